@@ -1,0 +1,17 @@
+"""The slow way in: `python -m rootless_pyoki`, and the way out of a hot bundle that lacks something.
+
+The bundle starts this file by its path, so that the package is found even where site-packages
+would not be (a `--user` install under another uid or HOME, say).
+"""
+
+from __future__ import annotations
+
+import sys
+
+if not __package__:
+    sys.path.append(__file__.rsplit("/", 2)[0])
+
+from rootless_pyoki.cli.entry import main
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,94 @@
+"""Fill /dev: device nodes, the usual links, ptmx, the console's mount point."""
+
+from __future__ import annotations
+
+from rootless_pyoki.apply import rootfs
+from rootless_pyoki.errors import SyscallError, from_oserror
+from rootless_pyoki.kernel import constants as c
+from rootless_pyoki.kernel import fds, paths, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless_pyoki.plan.plan import Device
+
+LINKS = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+)
+
+
+def populate(devices: tuple[Device, ...], root: int, sources: list[int]) -> None:
+    """Bind or make each device; sources: detached clones for those that are bound.
+
+    A /dev that is already a read-only or foreign mount keeps what it has.
+    """
+    for device, source in zip(devices, sources, strict=True):
+        try:
+            if source >= 0:
+                _bind(device, root, source)
+            else:
+                _make(device, root)
+        except SyscallError as error:
+            raise from_oserror(
+                error, f"make device {device.path}", pointer=device.pointer
+            ) from None
+        finally:
+            if source >= 0:
+                fds.close_quietly(source)
+
+
+def _bind(device: Device, root: int, source: int) -> None:
+    target = paths.make_file(root, device.path)
+    try:
+        syscalls.move_mount(source, "", target, "", rootfs.ATTACH)
+    finally:
+        syscalls.close(target)
+
+
+def _make(device: Device, root: int) -> None:
+    parent, name = paths.parent(root, device.path)
+    try:
+        number = syscalls.makedev(device.major, device.minor)
+        try:
+            syscalls.mknodat(parent, name, device.mode, number)
+        except SyscallError as error:
+            if error.errno != c.EEXIST:
+                raise
+            _expect_same(device, parent, name, number, error)
+            return
+        # mknod(2) obeys the umask; the name is new and in a directory that we hold
+        syscalls.fchownat(parent, name, device.uid, device.gid, c.AT_SYMLINK_NOFOLLOW)
+        syscalls.fchmodat(parent, name, device.mode & 0o7777)
+    finally:
+        syscalls.close(parent)
+
+
+def _expect_same(
+    device: Device, parent: int, name: str, number: int, error: SyscallError
+) -> None:
+    """What the image has there already must be that very device."""
+    seen = syscalls.fstatat(parent, name, c.AT_SYMLINK_NOFOLLOW)
+    if seen.st_mode & c.S_IFMT != device.mode & c.S_IFMT:
+        raise error
+    if device.kind != "fifo" and seen.st_rdev != number:
+        raise error
+
+
+def make_links(root: int, *, ptmx: bool) -> None:
+    """/dev/fd and its like; /dev/core where there is a /proc/kcore; /dev/ptmx to the container's devpts."""
+    for path, target in LINKS:
+        _link(root, path, target)
+    if paths.exists(root, "/proc/kcore"):
+        _link(root, "/dev/core", "/proc/kcore")
+    if ptmx:
+        _link(root, "/dev/ptmx", "pts/ptmx")
+
+
+def _link(root: int, path: str, target: str) -> None:
+    try:
+        paths.make_symlink(root, path, target)
+    except SyscallError as error:
+        if error.errno not in (c.EEXIST, c.EROFS, c.EACCES, c.EPERM):
+            raise from_oserror(error, f"link {path}") from None

@@ -1,0 +1,249 @@
+"""Carry out /mounts beneath the attached root.
+
+Sources of binds are cloned by intermediate, while it still is the caller (mount_sources); init makes
+the other filesystems with fsopen(2), sets attributes on the detached mount, and attaches it by fd.
+Before 5.2 (or where an outer seccomp profile refuses the new calls) mount(2) on /proc/self/fd does.
+"""
+
+from __future__ import annotations
+
+from rootless_pyoki.apply import copy_up, rootfs
+from rootless_pyoki.errors import HostError, PyokiError, SyscallError, from_oserror
+from rootless_pyoki.kernel import constants as c
+from rootless_pyoki.kernel import fds, paths, syscalls
+from rootless_pyoki.plan.plan import Note
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless_pyoki.plan.plan import Device, Mount
+
+REFUSED = (c.EPERM, c.EBUSY, c.ENODEV, c.EACCES)
+_FLAG_WORDS = ((c.MS_SYNCHRONOUS, "sync"), (c.MS_DIRSYNC, "dirsync"), (c.MS_LAZYTIME, "lazytime"))
+
+
+def mount_sources(mounts: tuple[Mount, ...]) -> list[int]:
+    """A detached clone for every bind, -1 for the others; in the new mount namespace, as the caller.
+
+    Raises PyokiError with the pointer of the mount whose source is missing or out of reach.
+    """
+    return [_source(mount) if mount.kind == "bind" and not mount.remount else -1 for mount in mounts]
+
+
+def _source(mount: Mount) -> int:
+    try:
+        return rootfs.clone(mount.source, recursive=mount.recursive)
+    except SyscallError as error:
+        if error.errno == c.EINVAL and not mount.recursive:
+            # a tree with mounts locked by the parent user namespace is only cloned whole
+            return rootfs.clone(mount.source, recursive=True)
+        raise from_oserror(
+            error, f"bind {mount.source} to {mount.destination}", pointer=f"{mount.pointer}/source"
+        ) from None
+
+
+def device_sources(devices: tuple[Device, ...]) -> list[int]:
+    """The same for devices that are bound from the host."""
+    opened = []
+    for device in devices:
+        if device.kind != "bind":
+            opened.append(-1)
+            continue
+        try:
+            opened.append(rootfs.clone(device.source, recursive=False))
+        except SyscallError as error:
+            raise from_oserror(
+                error, f"bind device {device.source}", pointer=device.pointer
+            ) from None
+    return opened
+
+
+def mount_all(
+    mounts: tuple[Mount, ...], root: int, sources: list[int], tell: Callable[[Note], None]
+) -> None:
+    """In the order of config.json. `tell` hears what the kernel made us do differently."""
+    for mount, source in zip(mounts, sources, strict=True):
+        try:
+            if mount.remount:
+                _remount(mount, root)
+            else:
+                _mount(mount, root, source, tell)
+        except SyscallError as error:
+            raise _explain(mount, error) from None
+        finally:
+            if source >= 0:
+                fds.close_quietly(source)
+
+
+def _mount(mount: Mount, root: int, source: int, tell: Callable[[Note], None]) -> None:
+    target = _target(mount, root, source)
+    try:
+        tree = source if source >= 0 else _filesystem(mount, target, tell)
+        if mount.copy_up:
+            copy_up.copy(target, tree)
+        _set_attributes(mount, tree)
+        syscalls.move_mount(tree, "", target, "", rootfs.ATTACH)
+        _set_propagation(mount, tree)
+        if tree != source:
+            syscalls.close(tree)
+    finally:
+        syscalls.close(target)
+
+
+def _target(mount: Mount, root: int, source: int) -> int:
+    """The place to mount on, made when it is not there; a bound file needs a file."""
+    if source >= 0 and syscalls.fstat(source).st_mode & c.S_IFMT != c.S_IFDIR:
+        return paths.make_file(root, mount.destination)
+    if mount.kind in ("proc", "sysfs"):
+        _refuse_symlink(mount, root)
+    return paths.make_directory(root, mount.destination)
+
+
+def _refuse_symlink(mount: Mount, root: int) -> None:
+    """An image whose /proc or /sys is a symbolic link wants the real one elsewhere."""
+    parent, name = paths.parent(root, mount.destination)
+    try:
+        mode = syscalls.fstatat(parent, name, c.AT_SYMLINK_NOFOLLOW).st_mode
+        if mode & c.S_IFMT != c.S_IFDIR:
+            raise HostError(
+                f"{mount.destination} in the root filesystem is not a directory",
+                pointer=f"{mount.pointer}/destination",
+            )
+    except SyscallError as error:
+        if error.errno != c.ENOENT:
+            raise
+    finally:
+        syscalls.close(parent)
+
+
+def _filesystem(mount: Mount, target: int, tell: Callable[[Note], None]) -> int:
+    """A new filesystem, detached; what the host has instead, where the kernel refuses one."""
+    try:
+        return make_filesystem(mount.kind, mount.source, _data(mount, target))
+    except SyscallError as error:
+        if not mount.fallback or error.errno not in REFUSED:
+            raise
+        return _fall_back(mount, error, tell)
+
+
+def _fall_back(mount: Mount, error: SyscallError, tell: Callable[[Note], None]) -> int:
+    tree = rootfs.clone(mount.fallback, recursive=True)
+    if mount.kind in ("sysfs", "cgroup2"):
+        # the host's own tree: never writable from inside (a container without a cgroup namespace
+        # could otherwise move the host's processes)
+        flags = c.AT_EMPTY_PATH | c.AT_RECURSIVE
+        syscalls.mount_setattr(tree, "", flags, attr_set=c.MOUNT_ATTR_RDONLY)
+    tell(
+        Note(
+            pointer=mount.pointer,
+            text=f"{mount.kind} on {mount.destination}: {error}; the host's {mount.fallback} is bound instead",
+        )
+    )
+    return tree
+
+
+def _data(mount: Mount, target: int) -> list[str]:
+    words = list(mount.data)
+    words += [word for flag, word in _FLAG_WORDS if mount.superblock_flags & flag]
+    if mount.kind == "tmpfs" and not any(word.startswith("mode=") for word in words):
+        # as runc and crun: a tmpfs takes the mode of the directory that it covers
+        words.append(f"mode={syscalls.fstat(target).st_mode & 0o7777:o}")
+    return words
+
+
+def make_filesystem(kind: str, source: str, data: list[str]) -> int:
+    """fsopen, fsconfig, fsmount: a detached mount; SyscallError carries the kernel's own words."""
+    context = syscalls.fsopen(kind, c.FSOPEN_CLOEXEC)
+    try:
+        if source:
+            syscalls.fsconfig(context, c.FSCONFIG_SET_STRING, "source", source)
+        for word in data:
+            key, equals, value = word.partition("=")
+            if equals:
+                syscalls.fsconfig(context, c.FSCONFIG_SET_STRING, key, value)
+            else:
+                syscalls.fsconfig(context, c.FSCONFIG_SET_FLAG, key, None)
+        syscalls.fsconfig(context, c.FSCONFIG_CMD_CREATE, None, None)
+        return syscalls.fsmount(context, c.FSMOUNT_CLOEXEC, 0)
+    except SyscallError as error:
+        words = syscalls.fs_context_message(context)
+        if words:
+            error.add_note(words)
+        raise
+    finally:
+        syscalls.close(context)
+
+
+def _set_attributes(mount: Mount, tree: int) -> None:
+    """What the options set and clear; a flag locked by the parent user namespace cannot be cleared."""
+    if mount.recursive_set or mount.recursive_clear:
+        syscalls.mount_setattr(
+            tree,
+            "",
+            c.AT_EMPTY_PATH | c.AT_RECURSIVE,
+            attr_set=mount.recursive_set,
+            attr_clr=mount.recursive_clear,
+        )
+    if not (mount.attr_set or mount.attr_clear):
+        return
+    try:
+        syscalls.mount_setattr(
+            tree, "", c.AT_EMPTY_PATH, attr_set=mount.attr_set, attr_clr=mount.attr_clear
+        )
+    except SyscallError as error:
+        if error.errno != c.EPERM or not mount.attr_clear:
+            raise
+        _set_around_locks(mount, tree)
+
+
+def _set_around_locks(mount: Mount, tree: int) -> None:
+    """Retry without clearing what is not even set; what is set and locked stays an error."""
+    held = syscalls.fstatfs(tree).flags
+    clear = mount.attr_clear & ~c.MOUNT_ATTR__ATIME
+    for attribute, locked in (
+        (c.MOUNT_ATTR_RDONLY, c.ST_RDONLY),
+        (c.MOUNT_ATTR_NOSUID, c.ST_NOSUID),
+        (c.MOUNT_ATTR_NODEV, c.ST_NODEV),
+        (c.MOUNT_ATTR_NOEXEC, c.ST_NOEXEC),
+    ):
+        if clear & attribute and held & locked:
+            raise SyscallError(
+                c.EPERM, syscalls.strerror(c.EPERM), "mount_setattr", mount.destination
+            )
+    attributes = mount.attr_set & ~(c.MOUNT_ATTR__ATIME if mount.attr_clear & c.MOUNT_ATTR__ATIME else 0)
+    if attributes:
+        syscalls.mount_setattr(tree, "", c.AT_EMPTY_PATH, attr_set=attributes)
+
+
+def _set_propagation(mount: Mount, tree: int) -> None:
+    kind = mount.propagation & ~c.MS_REC
+    if kind:
+        recursive = c.AT_RECURSIVE if mount.propagation & c.MS_REC else 0
+        syscalls.mount_setattr(tree, "", c.AT_EMPTY_PATH | recursive, propagation=kind)
+
+
+def _remount(mount: Mount, root: int) -> None:
+    """Option `remount`: change what is mounted at the destination already."""
+    target = paths.resolve(root, mount.destination)
+    try:
+        _set_attributes(mount, target)
+        _set_propagation(mount, target)
+    finally:
+        syscalls.close(target)
+
+
+def _explain(mount: Mount, error: SyscallError) -> PyokiError:
+    hint = ""
+    if mount.kind == "proc" and error.errno == c.EPERM:
+        hint = (
+            "the kernel refuses a new proc where parts of /proc are covered (a container around this "
+            "one): uncover them outside, or bind /proc with type bind"
+        )
+    elif mount.kind == "sysfs" and error.errno == c.EPERM:
+        hint = "sysfs needs a network namespace of our own; bind the host's /sys instead"
+    doing = f"mount {mount.kind} on {mount.destination}"
+    told = from_oserror(error, doing, pointer=mount.pointer, hint=hint)
+    for note in getattr(error, "__notes__", ()):
+        told.add_note(note)
+    return told

@@ -1,0 +1,179 @@
+"""The container's root: cloned, attached, completed and entered.
+
+Everything beneath it is reached by file descriptors (kernel.paths); mount_setattr(2), open_tree(2),
+move_mount(2), pivot_root(2).
+"""
+
+from __future__ import annotations
+
+from rootless_pyoki.errors import HostError, SyscallError, from_oserror
+from rootless_pyoki.kernel import constants as c
+from rootless_pyoki.kernel import fds, paths, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless_pyoki.plan.plan import Rootfs
+
+ATTACH = c.MOVE_MOUNT_F_EMPTY_PATH | c.MOVE_MOUNT_T_EMPTY_PATH
+
+
+def cut_propagation(rootfs: Rootfs) -> None:
+    """Nothing that is mounted from here on reaches the caller's mount namespace."""
+    kind = rootfs.propagation & ~c.MS_REC
+    flag = c.MS_PRIVATE if kind == c.MS_PRIVATE else c.MS_SLAVE
+    try:
+        syscalls.mount(None, "/", None, flag | c.MS_REC, None)
+    except SyscallError as error:
+        raise from_oserror(error, "take / out of the caller's propagation") from None
+
+
+def attach(rootfs: Rootfs) -> int:
+    """Clone the rootfs onto itself, as the caller; returns the new mount's root as an fd.
+
+    pivot_root wants a mount point, and mounts can only be made on what is attached.
+    """
+    try:
+        here = syscalls.openat(c.AT_FDCWD, rootfs.path, c.O_PATH | c.O_DIRECTORY)
+        tree = clone(rootfs.path, recursive=True)
+        syscalls.move_mount(tree, "", here, "", ATTACH)
+        syscalls.close(here)
+    except SyscallError as error:
+        raise from_oserror(error, "bind the root filesystem", pointer="/root/path") from None
+    return tree
+
+
+def clone(path: str, *, recursive: bool) -> int:
+    """A detached copy of the host mount at `path`."""
+    flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC
+    return syscalls.open_tree(c.AT_FDCWD, path, flags | (c.AT_RECURSIVE if recursive else 0))
+
+
+def clone_fd(fd: int, *, recursive: bool = True) -> int:
+    """A detached copy of what an O_PATH fd shows."""
+    flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_EMPTY_PATH
+    return syscalls.open_tree(fd, "", flags | (c.AT_RECURSIVE if recursive else 0))
+
+
+def make_readonly(rootfs: Rootfs, root: int) -> None:
+    """readonlyPaths, maskedPaths and a read-only root; paths that are not there are passed over."""
+    for index, path in enumerate(rootfs.readonly_paths):
+        _protect(root, path, f"/linux/readonlyPaths/{index}", _bind_readonly)
+    null = _null_device(root) if rootfs.masked_paths else -1
+    empty = -1
+    for index, path in enumerate(rootfs.masked_paths):
+        empty = _mask(root, path, f"/linux/maskedPaths/{index}", null, empty)
+    if rootfs.readonly:
+        try:
+            syscalls.mount_setattr(root, "", c.AT_EMPTY_PATH, attr_set=c.MOUNT_ATTR_RDONLY)
+        except SyscallError as error:
+            raise from_oserror(error, "make / read-only", pointer="/root/readonly") from None
+
+
+def _protect(root: int, path: str, pointer: str, action: Callable[[int], None]) -> None:
+    try:
+        target = paths.resolve(root, path)
+    except SyscallError as error:
+        if error.errno in (c.ENOENT, c.ENOTDIR, c.EACCES):
+            return
+        raise from_oserror(error, f"find {path}", pointer=pointer) from None
+    try:
+        action(target)
+    except SyscallError as error:
+        raise from_oserror(error, f"protect {path}", pointer=pointer) from None
+    finally:
+        syscalls.close(target)
+
+
+def _bind_readonly(target: int) -> None:
+    tree = clone_fd(target)
+    recursive = c.AT_EMPTY_PATH | c.AT_RECURSIVE
+    syscalls.mount_setattr(tree, "", recursive, attr_set=c.MOUNT_ATTR_RDONLY)
+    syscalls.move_mount(tree, "", target, "", ATTACH)
+    syscalls.close(tree)
+
+
+def _null_device(root: int) -> int:
+    """The container's /dev/null, proven to be the null device (an image could put anything there)."""
+    try:
+        null = paths.resolve(root, "/dev/null")
+        seen = syscalls.fstat(null)
+    except SyscallError as error:
+        raise from_oserror(error, "open /dev/null for masking", pointer="/linux/maskedPaths") from None
+    if seen.st_mode & c.S_IFMT != c.S_IFCHR or seen.st_rdev != syscalls.makedev(1, 3):
+        raise HostError(
+            "the container's /dev/null is not the null device", pointer="/linux/maskedPaths"
+        )
+    return null
+
+
+def _mask(root: int, path: str, pointer: str, null: int, empty: int) -> int:
+    """Cover a file with the null device, a directory with an empty read-only tmpfs.
+
+    One tmpfs serves all directories: `empty` is its mount (-1 before the first), and is returned.
+    """
+
+    def cover(target: int) -> None:
+        nonlocal empty
+        directory = syscalls.fstat(target).st_mode & c.S_IFMT == c.S_IFDIR
+        if directory and empty < 0:
+            empty = _empty_directory()
+            syscalls.move_mount(empty, "", target, "", ATTACH)
+            return
+        tree = clone_fd(empty if directory else null)
+        syscalls.move_mount(tree, "", target, "", ATTACH)
+        syscalls.close(tree)
+
+    _protect(root, path, pointer, cover)
+    return empty
+
+
+def _empty_directory() -> int:
+    """An empty, read-only tmpfs, detached."""
+    context = syscalls.fsopen("tmpfs", c.FSOPEN_CLOEXEC)
+    syscalls.fsconfig(context, c.FSCONFIG_SET_STRING, "nr_blocks", "1")
+    syscalls.fsconfig(context, c.FSCONFIG_CMD_CREATE, None, None)
+    attributes = c.MOUNT_ATTR_RDONLY | c.MOUNT_ATTR_NOSUID | c.MOUNT_ATTR_NODEV
+    tree = syscalls.fsmount(context, c.FSMOUNT_CLOEXEC, attributes | c.MOUNT_ATTR_NOEXEC)
+    syscalls.close(context)
+    return tree
+
+
+def enter(rootfs: Rootfs, root: int) -> None:
+    """Make `root` the process's /, with nothing of the host left beneath or behind it."""
+    try:
+        syscalls.fchdir(root)
+        if rootfs.no_pivot:
+            _move_and_chroot(root)
+        else:
+            syscalls.pivot_root(".", ".")
+            # "." is now the old root, stacked on the new one
+            syscalls.umount2(".", c.MNT_DETACH)
+        syscalls.chdir("/")
+        if rootfs.propagation:
+            syscalls.mount(None, "/", None, rootfs.propagation, None)
+    except SyscallError as error:
+        hint = ""
+        if error.call == "pivot_root":
+            hint = "a root filesystem on the initial ramdisk cannot be pivoted: try --no-pivot"
+        raise from_oserror(error, "enter the root filesystem", pointer="/root", hint=hint) from None
+
+
+def _move_and_chroot(root: int) -> None:
+    """For an initial ramdisk, which cannot be pivoted away: cover / instead.
+
+    The host's proc and sys go first where that is allowed: below a chroot they could be found again.
+    """
+    for path in ("/proc", "/sys"):
+        try:
+            syscalls.umount2(path, c.MNT_DETACH)
+        except SyscallError:
+            pass  # locked mounts of a user namespace stay, as they do for runc
+    syscalls.mount(".", "/", None, c.MS_MOVE, None)
+    syscalls.chroot(".")
+
+
+def close_all(opened: list[int]) -> None:
+    for fd in opened:
+        fds.close_quietly(fd)

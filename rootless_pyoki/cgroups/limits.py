@@ -1,0 +1,125 @@
+"""Controllers and limits of a cgroup: cgroup-v2.rst, "Controlling Controllers"."""
+
+from __future__ import annotations
+
+import errno as e
+
+from rootless_pyoki.cgroups import tree
+from rootless_pyoki.errors import (
+    HostError,
+    PyokiError,
+    SpecError,
+    SyscallError,
+    UnsupportedError,
+    describe_errno,
+)
+from rootless_pyoki.kernel import fds
+
+DELEGATION_HINT = (
+    "delegate the controllers: put [Service] and Delegate=cpu cpuset io memory pids into "
+    "/etc/systemd/system/user@.service.d/delegate.conf, then log in again"
+)
+NOT_OURS = (e.EACCES, e.EPERM, e.EROFS)
+
+
+def controllers(path: str) -> tuple[str, ...]:
+    """The words of cgroup.controllers: what this cgroup may use."""
+    fd = tree.open_cgroup(path)
+    try:
+        return tuple(fds.read_file(fd, "cgroup.controllers").decode().split())
+    finally:
+        fds.close_quietly(fd)
+
+
+def enable(path: str, mount: str, wanted: dict[str, str]) -> None:
+    """Let the cgroup have these controllers: controller → JSON pointer of the field that needs it.
+
+    cgroup.subtree_control is written from the mount point down to the cgroup's parent; ancestors
+    that are not ours are passed over, since they may have it already. Raises UnsupportedError.
+    """
+    if not wanted:
+        return
+    reasons: dict[str, str] = {}
+    for directory in _ancestors(path, mount):
+        fd = tree.open_cgroup(directory)
+        try:
+            present = fds.read_file(fd, "cgroup.subtree_control").split()
+            for name in wanted:
+                if name.encode() not in present:
+                    _enable_one(fd, directory, name, reasons)
+        finally:
+            fds.close_quietly(fd)
+    got = controllers(path)
+    for name, pointer in wanted.items():
+        if name not in got:
+            reason = reasons.get(name, "no cgroup above has it")
+            raise UnsupportedError(
+                f"cgroup {path} lacks the {name} controller: {reason}",
+                pointer=pointer,
+                hint=DELEGATION_HINT,
+                id="cgroup-controller",
+            )
+
+
+def _enable_one(fd: int, directory: str, name: str, reasons: dict[str, str]) -> None:
+    try:
+        tree.write(fd, "cgroup.subtree_control", f"+{name}")
+    except SyscallError as error:
+        if error.errno == e.EBUSY:
+            reasons[name] = f"{directory} holds processes itself and cannot pass it on (EBUSY)"
+        elif error.errno in (e.ENOENT, e.EINVAL):
+            reasons.setdefault(name, f"{directory} does not have it")
+        elif error.errno in (*NOT_OURS, e.EOPNOTSUPP):
+            reasons[name] = f"{directory} does not pass it on, and is not ours to change"
+        else:
+            raise
+
+
+def _ancestors(path: str, mount: str) -> list[str]:
+    """The directories from the mount point down to the parent of `path`."""
+    found = [mount]
+    for name in path[len(mount) :].strip("/").split("/")[:-1]:
+        found.append(f"{found[-1]}/{name}")
+    return found
+
+
+def apply(path: str, files: tuple[tuple[str, str, str], ...]) -> None:
+    """Write limits in this order: (file, value, JSON pointer).
+
+    Raises SpecError, UnsupportedError, HostError with the pointer and the errno.
+    """
+    if not files:
+        return
+    fd = tree.open_cgroup(path)
+    try:
+        for name, value, pointer in files:
+            if "/" in name:
+                raise SpecError(f"{name!r} is not the name of a cgroup file", pointer=pointer)
+            try:
+                tree.write(fd, name, value)
+            except SyscallError as error:
+                raise _refused(name, value, pointer, error) from None
+    finally:
+        fds.close_quietly(fd)
+
+
+def _refused(name: str, value: str, pointer: str, error: SyscallError) -> PyokiError:
+    code = error.errno or 0
+    doing = f"write {value!r} to {name}"
+    if code == e.ENOENT:
+        return UnsupportedError(
+            f"{doing}: this cgroup has no such file", pointer=pointer, errno=code
+        )
+    if code == e.EBUSY:
+        return HostError(
+            f"{doing}: limit below what the container already uses (EBUSY)",
+            pointer=pointer,
+            errno=code,
+        )
+    if code in (e.EINVAL, e.ERANGE, e.ENODEV, e.EOPNOTSUPP):
+        kind: type[PyokiError] = UnsupportedError
+    else:
+        kind = HostError
+    hint = DELEGATION_HINT if code in NOT_OURS else ""
+    reason = describe_errno(code, error.strerror or "")
+    return kind(f"{doing}: {reason}", pointer=pointer, errno=code, hint=hint)

@@ -1,0 +1,104 @@
+"""An existing container, as every verb but create meets it: its state, and what the kernel says of it."""
+
+from __future__ import annotations
+
+from rootless_pyoki.cgroups import cgroupfs
+from rootless_pyoki.cgroups.manager import Cgroup
+from rootless_pyoki.errors import NotFoundError, StateError, SyscallError, UsageError
+from rootless_pyoki.kernel import constants as c
+from rootless_pyoki.kernel import fds, procfs, syscalls
+from rootless_pyoki.state import root as state_root
+from rootless_pyoki.state import status as statuses
+from rootless_pyoki.state import store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless_pyoki.state.store import ContainerState
+
+
+class Container:
+    """`state` is what we wrote down; everything else is asked anew."""
+
+    def __init__(self, handle: store.Handle, state: ContainerState) -> None:
+        self.handle = handle
+        self.state = state
+        self.id = state.id
+
+    def status(self) -> str:
+        """"creating", "created", "running", "paused" or "stopped"."""
+        return statuses.status(self.handle, self.state, frozen=self._frozen)
+
+    def alive(self) -> bool:
+        return statuses.alive(self.state)
+
+    def cgroup(self) -> Cgroup:
+        return Cgroup(
+            manager=self.state.cgroup_manager,
+            path=self.state.cgroup_path,
+            made=str(self.state.extras.get("cgroup_made", "")),
+            reason=str(self.state.extras.get("cgroup_reason", "")),
+        )
+
+    def owns_pid_namespace(self) -> bool:
+        return bool(self.state.extras.get("own_pid_namespace"))
+
+    def pidfd(self) -> int:
+        """A pidfd that is proven to be the container's first process; StateError if it is gone."""
+        try:
+            pidfd = syscalls.pidfd_open(self.state.pid)
+        except SyscallError:
+            raise StateError(f"container {self.id}: container not running") from None
+        # opened first, checked then: the pid cannot pass to another process in between
+        if procfs.start_time(self.state.pid) != self.state.start_time:
+            fds.close_quietly(pidfd)
+            raise StateError(f"container {self.id}: container not running")
+        return pidfd
+
+    def hook_state(self, status: str) -> bytes:
+        """The state as hooks read it."""
+        from rootless_pyoki.lifecycle import hooks
+
+        return hooks.state_json(
+            id=self.id,
+            status=status,
+            pid=0 if status == "stopped" else self.state.pid,
+            bundle=self.state.bundle,
+            annotations=self.state.annotations,
+        )
+
+    def _frozen(self) -> bool:
+        path = self.state.cgroup_path
+        return bool(path) and cgroupfs.frozen(path)
+
+
+def load(root: str | None, id: str, *, lock: bool = False) -> Container:
+    """The container with this id; NotFoundError `container X does not exist`."""
+    try:
+        place = state_root.open_root(state_root.choose_root(root), create=False)
+    except SyscallError as error:
+        if error.errno == c.ENOENT:
+            raise NotFoundError(f"container {id} does not exist") from None
+        raise
+    try:
+        handle = store.open_container(place, id)
+    finally:
+        syscalls.close(place)
+    if lock:
+        handle.lock()
+    return Container(handle, handle.read())
+
+
+def load_matching(root: str | None, pattern: str, *, lock: bool = False) -> list[Container]:
+    """Every container whose id matches the regular expression (crun's --regex)."""
+    import re  # a verb for people: not on the hot path
+
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"bad regular expression {pattern!r}: {error}") from None
+    place = state_root.open_root(state_root.choose_root(root), create=False)
+    try:
+        ids = [id for id in store.list_ids(place) if wanted.search(id)]
+    finally:
+        syscalls.close(place)
+    return [load(root, id, lock=lock) for id in ids]

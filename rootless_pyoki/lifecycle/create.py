@@ -1,0 +1,89 @@
+"""create: config.json + what this host allows → a plan → processes → state; runtime.md "Create"."""
+
+from __future__ import annotations
+
+from rootless_pyoki import log
+from rootless_pyoki.errors import UsageError
+from rootless_pyoki.host import facts
+from rootless_pyoki.kernel import fds, syscalls
+from rootless_pyoki.lifecycle.creation import Creation
+from rootless_pyoki.plan import make
+from rootless_pyoki.processes import gate
+from rootless_pyoki.record import Record
+from rootless_pyoki.spec import bundle as bundles
+from rootless_pyoki.spec import validate
+from rootless_pyoki.state import store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless_pyoki.plan.plan import Plan
+    from rootless_pyoki.spec.bundle import Bundle
+
+
+class Request(Record):
+    """What the command line of create and run asks for."""
+
+    id: str
+    bundle: str | None = None
+    config: str | None = None
+    root: str | None = None
+    console_socket: str | None = None
+    pid_file: str | None = None
+    pidfd_socket: str | None = None
+    preserve_fds: int = 0
+    no_pivot: bool = False
+    no_new_keyring: bool = False
+    cgroup_manager: str = "auto"
+    systemd_cgroup: bool = False
+    debug: bool = False
+
+
+def create(**options: Any) -> None:
+    """Everything up to the waiting gate; nothing of the container is left when this raises.
+
+    options: the fields of Request.
+    """
+    request = Request(**options)
+    bundle, plan = decide(request)
+    if plan.process.terminal and not request.console_socket:
+        raise UsageError(
+            "cannot allocate tty if pyoki will detach without setting console socket",
+            pointer="/process/terminal",
+        )
+    creation = Creation(request, bundle, plan, preserve=preserved(request))
+    creation.bring_up(gate.CREATE)
+    creation.commit()
+
+
+def decide(request: Request) -> tuple[Bundle, Plan]:
+    """Read, validate and plan: nothing is made yet."""
+    store.require_valid_id(request.id)
+    bundle = bundles.load(request.bundle or syscalls.getcwd(), request.config)
+    validate.validate(bundle.config)
+    plan = make.make(
+        bundle,
+        facts.gather(bundle.config),
+        id=request.id,
+        no_pivot=request.no_pivot,
+        no_new_keyring=request.no_new_keyring,
+    )
+    if request.console_socket and not plan.process.terminal:
+        raise UsageError(
+            "cannot use console socket if pyoki will not allocate tty", pointer="/process/terminal"
+        )
+    for note in plan.notes:
+        log.debug(f"{note.pointer}: {note.text}")
+    if log.debugging():
+        for line in plan.describe():
+            log.debug(f"plan: {line}")
+    return bundle, plan
+
+
+def preserved(request: Request) -> int:
+    """How many fds from 3 on belong to the program: --preserve-fds and LISTEN_FDS, sd_listen_fds(3)."""
+    listen = syscalls.environ().get("LISTEN_FDS", "")
+    count = request.preserve_fds + (int(listen) if listen.isdigit() else 0)
+    fds.require_open(3, count)
+    return count

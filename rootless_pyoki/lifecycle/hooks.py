@@ -1,0 +1,54 @@
+"""When hooks run and what their failure means: runtime.md "Lifecycle", config.md "POSIX-platform Hooks"."""
+
+from __future__ import annotations
+
+from rootless_pyoki import log
+from rootless_pyoki.errors import PyokiError
+from rootless_pyoki.kernel import json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless_pyoki.plan.plan import Hooks
+
+OCI_VERSION = "1.3.0"
+
+
+def state_json(
+    *, id: str, status: str, pid: int, bundle: str, annotations: dict[str, str]
+) -> bytes:
+    """The container's state as hooks read it on stdin; runtime.md "State"."""
+    state: dict[str, object] = {"ociVersion": OCI_VERSION, "id": id, "status": status}
+    if pid:
+        state["pid"] = pid
+    state["bundle"] = bundle
+    state["annotations"] = annotations
+    return json.dumps(state)
+
+
+def create_runtime(hooks: Hooks, state: bytes) -> None:
+    """prestart, then createRuntime; the first failure ends the creation."""
+    if hooks.prestart or hooks.create_runtime:
+        from rootless_pyoki.apply import hooks as runner
+
+        runner.run(hooks.prestart + hooks.create_runtime, state)
+
+
+def poststart(hooks: Hooks, state: bytes) -> None:
+    """After the program runs; a failure is an error (since runtime-spec 1.3)."""
+    if hooks.poststart:
+        from rootless_pyoki.apply import hooks as runner
+
+        runner.run(hooks.poststart, state)
+
+
+def poststop(hooks: Hooks, state: bytes) -> None:
+    """After the container is gone; a failure is a warning, and the others still run."""
+    if not hooks.poststop:
+        return
+    from rootless_pyoki.apply import hooks as runner
+
+    for hook in hooks.poststop:
+        try:
+            runner.run_one(hook, state)
+        except PyokiError as error:
+            log.warning(f"poststop {error.message}")

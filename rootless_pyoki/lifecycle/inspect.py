@@ -1,0 +1,98 @@
+"""state, list, ps: what is known of containers; runtime.md "State" and "Query State"."""
+
+from __future__ import annotations
+
+from rootless_pyoki import log
+from rootless_pyoki.cgroups import manager
+from rootless_pyoki.errors import NotFoundError, StateError, SyscallError
+from rootless_pyoki.kernel import constants as c
+from rootless_pyoki.kernel import syscalls
+from rootless_pyoki.lifecycle import container, pidns
+from rootless_pyoki.lifecycle.hooks import OCI_VERSION
+from rootless_pyoki.state import root as state_root
+from rootless_pyoki.state import store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless_pyoki.lifecycle.container import Container
+
+    View = dict[str, object]
+
+
+def state(*, root: str | None, id: str, verbose: bool = False) -> View:
+    """The OCI state with runc's additions: rootfs, created (RFC 3339), owner (a user's name).
+
+    pid is 0 for a stopped container. verbose: also what was changed or left out at create, and the
+    cgroup, under "pyoki".
+    """
+    found = container.load(root, id)
+    view = _view(found)
+    if verbose:
+        view["pyoki"] = _particulars(found)
+    return view
+
+
+def list_containers(*, root: str | None) -> list[View]:
+    """The state of every container below the root, by id; one that cannot be read is left out."""
+    views = []
+    for id in _ids(root):
+        try:
+            views.append(_view(container.load(root, id)))
+        except NotFoundError:
+            continue  # deleted meanwhile
+        except StateError as error:
+            log.warning(f"list: {error.message}")
+    return views
+
+
+def ps(*, root: str | None, id: str) -> list[int]:
+    """Pids of the container's processes as the host counts, ascending.
+
+    From its cgroup, else from its pid namespace. StateError when none is left.
+    """
+    found = container.load(root, id)
+    cgroup = found.cgroup()
+    if cgroup.manager not in ("none", "disabled"):
+        pids = sorted(manager.processes(cgroup))
+    else:
+        pids = pidns.processes(found)
+    if not pids and found.status() == "stopped":
+        raise StateError(f"container {found.id}: container not running")
+    return pids
+
+
+def _ids(root: str | None) -> list[str]:
+    try:
+        place = state_root.open_root(state_root.choose_root(root), create=False)
+    except SyscallError as error:
+        if error.errno == c.ENOENT:
+            return []
+        raise
+    try:
+        return sorted(store.list_ids(place))
+    finally:
+        syscalls.close(place)
+
+
+def _view(found: Container) -> View:
+    status = found.status()
+    kept = found.state
+    return {
+        "ociVersion": OCI_VERSION,
+        "id": found.id,
+        "pid": 0 if status == "stopped" else kept.pid,
+        "status": status,
+        "bundle": kept.bundle,
+        "rootfs": kept.rootfs,
+        "created": kept.created,
+        "annotations": kept.annotations,
+        "owner": kept.owner,
+    }
+
+
+def _particulars(found: Container) -> View:
+    cgroup = found.cgroup()
+    return {
+        "notes": [{"pointer": note.pointer, "text": note.text} for note in found.state.notes],
+        "cgroup": {"manager": cgroup.manager, "path": cgroup.path, "reason": cgroup.reason},
+    }

@@ -1,0 +1,123 @@
+"""The importer inside the hot bundle. bundle.py compiles this text and appends the call of `start`.
+
+It runs under `python -I -S PREFIX/lib/pyoki/CACHE_TAG/pyoki.pyc argv...`: no site-packages, so the
+two extensions are looked for in a fixed list of places. Whatever is missing sends us the slow way.
+Only built-in modules are imported: the path finder would list folders first.
+"""
+
+from __future__ import annotations
+
+import sys
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import ExtensionFileLoader
+from _imp import extension_suffixes
+from marshal import loads
+from posix import execv, stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import NoReturn
+
+    # name -> (is it a package, its marshalled code object)
+    Modules = dict[str, tuple[bool, bytes]]
+
+PACKAGE = "rootless_pyoki"
+EXTENSION = "rootless_pyoki.native._syscalls"
+
+
+class Bundle:
+    """Finder and loader (importlib.abc.MetaPathFinder, Loader) of the bundled modules."""
+
+    def __init__(self, modules: Modules, places: list[str]) -> None:
+        self.modules = modules
+        self.places = places
+        self.suffix = extension_suffixes()[0]
+        self.site = self.place_of("rootless_pyoki/native/_syscalls" + self.suffix)
+
+    def place_of(self, file: str) -> str:
+        """The first of the places that holds the file, else ""."""
+        for place in self.places:
+            try:
+                stat(f"{place}/{file}")
+            except OSError:
+                continue
+            return place
+        return ""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+        found = self.modules.get(name)
+        if found is not None:
+            return ModuleSpec(name, self, is_package=found[0])
+        if name == "_json":
+            return self.standard_extension(name)
+        if name == "_cffi_backend":
+            return self.extension(name, self.place_of(name + self.suffix), name)
+        if name == EXTENSION:
+            return self.extension(name, self.site, name.replace(".", "/"))
+        if name.startswith(PACKAGE):
+            self.go_slow()  # a module for humans: it needs site-packages
+        return None
+
+    def extension(self, name: str, place: str, file: str) -> object:
+        if not place:
+            self.go_slow()
+        origin = f"{place}/{file}{self.suffix}"
+        return ModuleSpec(name, ExtensionFileLoader(name, origin), origin=origin)
+
+    def standard_extension(self, name: str) -> object:
+        """An extension of the standard library, without listing its folders; None: not there."""
+        origin = f"{sys.path[-1]}/{name}{self.suffix}"
+        try:
+            stat(origin)
+        except OSError:
+            return None
+        return ModuleSpec(name, ExtensionFileLoader(name, origin), origin=origin)
+
+    def create_module(self, spec: object) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
+        is_package, code = self.modules[name]
+        folder = f"{self.site}/{name.replace('.', '/')}"
+        if is_package:
+            module.__path__ = [folder]
+        module.__file__ = f"{folder}/__init__.py" if is_package else f"{folder}.py"
+        exec(loads(code), module.__dict__)
+
+    def go_slow(self) -> NoReturn:
+        """Start again with everything that a full interpreter finds, same arguments."""
+        way = [f"{self.site}/{PACKAGE}/__main__.py"] if self.site else ["-m", PACKAGE]
+        line = [sys.executable, "-X", "utf8", "-E", "-P", *way, *sys.argv[1:]]
+        execv(sys.executable, line)
+
+
+def places_for(prefix: str) -> list[str]:
+    """Where installers put extensions for a launcher in PREFIX/bin; then the system's own places,
+    for a cffi that an environment shares with the system.
+    """
+    python = "python{}.{}".format(*sys.version_info)
+    places = []
+    for root in (prefix, prefix + "/local", "/usr/local", sys.prefix, "/usr"):
+        for tail in (
+            f"/lib/{python}/site-packages",
+            f"/lib/{python}/dist-packages",
+            f"/lib64/{python}/site-packages",
+            "/lib/python3/dist-packages",
+        ):
+            if root + tail not in places:
+                places.append(root + tail)
+    return places
+
+
+def start(modules: Modules) -> NoReturn:
+    bundle = Bundle(modules, places_for(sys.argv[0].rsplit("/", 4)[0]))
+    if not bundle.site:
+        bundle.go_slow()
+    sys.meta_path.insert(0, bundle)
+    try:
+        from rootless_pyoki.cli.entry import main
+    except ImportError:  # an extension that this interpreter cannot load
+        bundle.go_slow()
+    main(sys.argv[1:])

@@ -1,0 +1,52 @@
+"""/hooks: all six kinds (config.md "POSIX-platform Hooks")."""
+
+from __future__ import annotations
+
+from rootless_pyoki.errors import SpecError
+from rootless_pyoki.plan.plan import Hook, Hooks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+KINDS = (
+    ("prestart", "prestart"),
+    ("createRuntime", "create_runtime"),
+    ("createContainer", "create_container"),
+    ("startContainer", "start_container"),
+    ("poststart", "poststart"),
+    ("poststop", "poststop"),
+)
+NONE = Hooks()
+
+
+def make(config: dict[str, Any]) -> Hooks:
+    """Each kind's hooks in order. Raises SpecError for a relative path or a timeout below 1."""
+    hooks = config.get("hooks")
+    if not hooks:
+        return NONE
+    made = {}
+    for name, field in KINDS:
+        made[field] = tuple(
+            [
+                _make_one(entry, f"/hooks/{name}/{index}")
+                for index, entry in enumerate(hooks.get(name) or ())
+            ]
+        )
+    return Hooks(**made)
+
+
+def _make_one(entry: dict[str, Any], pointer: str) -> Hook:
+    path = entry["path"]
+    if path[:1] != "/":
+        raise SpecError(f"hook {path} is not an absolute path", pointer=f"{pointer}/path")
+    timeout = entry.get("timeout")
+    if timeout is not None and timeout < 1:
+        raise SpecError(f"timeout {timeout} is not above 0 seconds", pointer=f"{pointer}/timeout")
+    return Hook(
+        path=path,
+        args=tuple(entry.get("args") or (path,)),
+        env=tuple(entry.get("env") or ()),
+        timeout=timeout or 0,
+        pointer=pointer,
+    )

@@ -1,0 +1,221 @@
+"""/process, or a process file of `exec`: ids, capabilities, limits (config.md "Process").
+
+The object has been validated: its types are right, its args and cwd are there.
+"""
+
+from __future__ import annotations
+
+from rootless_pyoki.errors import SpecError, UnsupportedError
+from rootless_pyoki.kernel.constants import CAPABILITIES, RLIMITS
+from rootless_pyoki.plan.plan import Capabilities, Note, Process, Rlimit, holds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from rootless_pyoki.host.facts import Facts
+    from rootless_pyoki.plan.plan import IdRange, Seccomp
+
+DEFAULT_UMASK = 0o022  # as runc and crun: the caller's own never shows
+INFINITY = 2**64 - 1
+KEEP_GROUPS = "run.oci.keep_original_groups"  # annotation of podman --group-add keep-groups
+_NO_CAPABILITIES = Capabilities(bounding=0, effective=0, inheritable=0, permitted=0, ambient=0)
+
+
+class Credentials:
+    """What ids, groups and capabilities the process may have."""
+
+    __slots__ = ("gids", "groups_refused", "held", "keep_groups", "uids")
+
+    def __init__(
+        self,
+        *,
+        uids: tuple[IdRange, ...] | None,
+        gids: tuple[IdRange, ...] | None,
+        groups_refused: str,
+        held: int,
+        keep_groups: bool = False,
+    ) -> None:
+        """uids, gids: the container's maps, None when they are not known (a joined namespace);
+        groups_refused: "" when setgroups(2) is allowed, else why not; held: mask of the
+        capabilities there are to give; keep_groups: leave the caller's supplementary groups.
+        """
+        self.uids = uids
+        self.gids = gids
+        self.groups_refused = groups_refused
+        self.held = held
+        self.keep_groups = keep_groups
+
+
+def make(
+    process: dict[str, Any],
+    facts: Facts,
+    credentials: Credentials,
+    *,
+    pointer: str,
+    seccomp: Seccomp | None,
+    notes: list[Note],
+) -> Process:
+    """Raises SpecError (an id that is not mapped, an unknown name) and UnsupportedError."""
+    _refuse_unsupported(process, pointer)
+    user = process.get("user") or {}
+    uid, gid = user.get("uid") or 0, user.get("gid") or 0
+    for name, number, ids in (("uid", uid, credentials.uids), ("gid", gid, credentials.gids)):
+        if ids is not None and not holds(ids, number):
+            raise _not_mapped(name, number, f"{pointer}/user/{name}")
+    umask = user.get("umask")
+    console = (process.get("consoleSize") or {}) if process.get("terminal") else {}
+    return Process(
+        args=tuple(process["args"]),
+        env=tuple(process.get("env") or ()),
+        cwd=process["cwd"],
+        uid=uid,
+        gid=gid,
+        additional_gids=_additional_gids(user, credentials, pointer),
+        set_groups=not credentials.groups_refused and not credentials.keep_groups,
+        umask=DEFAULT_UMASK if umask is None else umask,
+        terminal=bool(process.get("terminal")),
+        console_rows=console.get("height", 0),
+        console_columns=console.get("width", 0),
+        capabilities=capabilities(process, credentials.held, f"{pointer}/capabilities", notes),
+        rlimits=_rlimits(process.get("rlimits") or (), facts, f"{pointer}/rlimits"),
+        no_new_privileges=bool(process.get("noNewPrivileges")),
+        oom_score_adj=process.get("oomScoreAdj"),
+        seccomp=seccomp,
+        apparmor_profile="",
+        selinux_label="",
+        pointer=pointer,
+    )
+
+
+_UNSUPPORTED = (
+    ("scheduler", "a scheduling policy"),
+    ("ioPriority", "an I/O priority"),
+    ("execCPUAffinity", "CPU affinity of exec"),
+)
+
+
+def _refuse_unsupported(process: dict[str, Any], pointer: str) -> None:
+    for key, what in _UNSUPPORTED:
+        if process.get(key):
+            raise UnsupportedError(f"{what} is not supported yet", pointer=f"{pointer}/{key}")
+    if process.get("apparmorProfile", "") not in ("", "unconfined"):
+        raise UnsupportedError(
+            f"AppArmor profile {process['apparmorProfile']} is not supported yet",
+            pointer=f"{pointer}/apparmorProfile",
+        )
+    if process.get("selinuxLabel"):
+        raise UnsupportedError(
+            "SELinux labels are not supported yet",
+            pointer=f"{pointer}/selinuxLabel",
+            hint="podman: --security-opt label=disable",
+        )
+
+
+def _not_mapped(name: str, number: int, pointer: str) -> SpecError:
+    return SpecError(
+        f"{name} {number} is not mapped",
+        pointer=pointer,
+        hint=f"map it with /linux/{name}Mappings, or grant more ids in /etc/sub{name}",
+    )
+
+
+def _additional_gids(
+    user: dict[str, Any], credentials: Credentials, pointer: str
+) -> tuple[int, ...]:
+    gids = user.get("additionalGids") or ()
+    if not gids or credentials.keep_groups:
+        return ()
+    if credentials.groups_refused:
+        raise UnsupportedError(
+            f"supplementary groups cannot be set: {credentials.groups_refused}",
+            pointer=f"{pointer}/user/additionalGids",
+            hint="a range in /etc/subgid and newgidmap allow it",
+        )
+    if credentials.gids is not None:
+        for index, gid in enumerate(gids):
+            if not holds(credentials.gids, gid):
+                raise _not_mapped("gid", gid, f"{pointer}/user/additionalGids/{index}")
+    return tuple(gids)
+
+
+def capabilities(
+    process: dict[str, Any], held: int, pointer: str, notes: list[Note]
+) -> Capabilities:
+    """The five sets as masks; no object means none. What is not held is left out and noted."""
+    sets = process.get("capabilities")
+    if not sets:
+        return _NO_CAPABILITIES
+    masks = {
+        name: _mask(sets.get(name) or (), f"{pointer}/{name}")
+        for name in ("bounding", "effective", "inheritable", "permitted", "ambient")
+    }
+    missing = 0
+    for name, mask in masks.items():
+        missing |= mask & ~held
+        masks[name] = mask & held
+    if missing:
+        notes.append(
+            Note(pointer=pointer, text=f"{_names(missing)} left out: not held by the caller")
+        )
+    lost = masks["effective"] & ~masks["permitted"]
+    if lost:
+        masks["effective"] &= masks["permitted"]
+        notes.append(
+            Note(pointer=f"{pointer}/effective", text=f"{_names(lost)} left out: not permitted")
+        )
+    lost = masks["ambient"] & ~(masks["permitted"] & masks["inheritable"])
+    if lost:
+        masks["ambient"] &= ~lost
+        notes.append(
+            Note(
+                pointer=f"{pointer}/ambient",
+                text=f"{_names(lost)} left out: not both permitted and inheritable",
+            )
+        )
+    return Capabilities(**masks)
+
+
+def _mask(names: Sequence[str], pointer: str) -> int:
+    mask = 0
+    for index, name in enumerate(names):
+        number = CAPABILITIES.get(name)
+        if number is None:
+            raise SpecError(f"unknown capability {name}", pointer=f"{pointer}/{index}")
+        mask |= 1 << number
+    return mask
+
+
+def _names(mask: int) -> str:
+    return ", ".join(name for name, number in CAPABILITIES.items() if mask >> number & 1)
+
+
+def _rlimits(entries: Sequence[dict[str, Any]], facts: Facts, pointer: str) -> tuple[Rlimit, ...]:
+    limits: list[Rlimit] = []
+    for index, entry in enumerate(entries):
+        at = f"{pointer}/{index}"
+        name, soft, hard = entry["type"], entry["soft"], entry["hard"]
+        resource = RLIMITS.get(name)
+        if resource is None:
+            raise SpecError(f"unknown resource limit {name}", pointer=f"{at}/type")
+        if soft > hard:
+            raise SpecError(
+                f"{name}: soft limit {soft} is above hard limit {hard}", pointer=f"{at}/soft"
+            )
+        if any(limit.resource == resource for limit in limits):
+            raise SpecError(f"{name} is given twice", pointer=f"{at}/type")
+        current = facts.hard_limits.get(resource)
+        if current is not None and hard > current and not facts.may_raise_limits:
+            raise UnsupportedError(
+                f"{name}: hard limit {_limit(hard)} is above the caller's {_limit(current)}",
+                pointer=f"{at}/hard",
+                hint="only a process with CAP_SYS_RESOURCE on the host raises hard limits; raise the "
+                "caller's (limits.conf(5), systemd's Limit… settings) or ask for less",
+            )
+        limits.append(Rlimit(resource=resource, name=name, soft=soft, hard=hard, pointer=at))
+    return tuple(limits)
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == INFINITY else str(value)

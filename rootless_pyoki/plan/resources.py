@@ -1,0 +1,205 @@
+"""/linux/resources as files of cgroup v2 (config-linux.md "Control groups"; cgroup-v2.rst).
+
+The configuration speaks of cgroup v1. What v2 names or counts differently is converted; what v2
+lacks is noted where it does no harm to go without, and refused otherwise.
+"""
+
+from __future__ import annotations
+
+from rootless_pyoki.errors import SpecError, UnsupportedError
+from rootless_pyoki.plan.plan import Note, Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Files = list[tuple[str, str, str]]
+
+POINTER = "/linux/resources"
+DEFAULT_PERIOD = 100000  # microseconds, the kernel's own
+NONE = Resources(files=())
+_GONE = "has no counterpart in cgroup v2"
+
+
+def make(resources: dict[str, Any], notes: list[Note], pointer: str = POINTER) -> Resources:
+    """`resources` is validated. Raises SpecError and UnsupportedError with the field's pointer."""
+    if not resources:
+        return NONE
+    files: Files = []
+    if resources.get("devices"):
+        notes.append(
+            Note(
+                pointer=f"{pointer}/devices",
+                text="not applied: access to devices is limited by what lies in /dev",
+            )
+        )
+    if resources.get("memory"):
+        _memory(resources["memory"], files, notes, f"{pointer}/memory")
+    if resources.get("pids"):
+        limit = resources["pids"].get("limit")
+        if limit is not None:
+            files.append(("pids.max", _limit(limit), f"{pointer}/pids/limit"))
+    if resources.get("cpu"):
+        _cpu(resources["cpu"], files, f"{pointer}/cpu")
+    bfq_weight = 0
+    if resources.get("blockIO"):
+        bfq_weight = _block_io(resources["blockIO"], files, f"{pointer}/blockIO")
+    optional = _hugepages(resources.get("hugepageLimits") or (), files, f"{pointer}/hugepageLimits")
+    _rdma(resources.get("rdma") or {}, files, f"{pointer}/rdma")
+    network = resources.get("network") or {}
+    for key in ("classID", "priorities"):
+        if network.get(key):
+            notes.append(Note(pointer=f"{pointer}/network/{key}", text=f"not applied: {_GONE}"))
+    _unified(resources.get("unified") or {}, files, f"{pointer}/unified")
+    return Resources(files=tuple(files), optional=optional, bfq_weight=bfq_weight)
+
+
+def _limit(value: int) -> str:
+    return "max" if value < 0 else str(value)
+
+
+def _memory(memory: dict[str, Any], files: Files, notes: list[Note], pointer: str) -> None:
+    """A limit of 0 means none was given, as in runc."""
+    limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
+    if limit:
+        files.append(("memory.max", _limit(limit), f"{pointer}/limit"))
+    if swap or limit < 0:
+        files.append(("memory.swap.max", _swap(swap, limit, f"{pointer}/swap"), f"{pointer}/swap"))
+    if memory.get("reservation"):
+        files.append(("memory.low", _limit(memory["reservation"]), f"{pointer}/reservation"))
+    for key in ("kernel", "kernelTCP", "swappiness", "disableOOMKiller"):
+        if memory.get(key):
+            notes.append(Note(pointer=f"{pointer}/{key}", text=f"not applied: {_GONE}"))
+
+
+def _swap(swap: int, limit: int, pointer: str) -> str:
+    """v1 counts memory and swap together, v2 swap alone."""
+    if swap < 0 or (not swap and limit < 0):
+        return "max"
+    if limit <= 0:
+        raise SpecError("a limit of memory and swap needs a memory limit", pointer=pointer)
+    if swap < limit:
+        raise SpecError(
+            f"{swap} bytes of memory and swap together are less than the {limit} of memory",
+            pointer=pointer,
+        )
+    return str(swap - limit)
+
+
+def _cpu(cpu: dict[str, Any], files: Files, pointer: str) -> None:
+    """Weight before idle: an idle cgroup has none. Quota before burst: burst may not exceed it."""
+    for key in ("realtimeRuntime", "realtimePeriod"):
+        if cpu.get(key):
+            raise UnsupportedError(f"{key} {_GONE}", pointer=f"{pointer}/{key}")
+    if cpu.get("shares"):
+        files.append(("cpu.weight", str(cpu_weight(cpu["shares"])), f"{pointer}/shares"))
+    quota, period = cpu.get("quota") or 0, cpu.get("period") or 0
+    if quota or period:
+        value = f"{quota if quota > 0 else 'max'} {period or DEFAULT_PERIOD}"
+        files.append(("cpu.max", value, f"{pointer}/{'quota' if quota else 'period'}"))
+    for key, file in (("burst", "cpu.max.burst"), ("idle", "cpu.idle")):
+        if cpu.get(key) is not None:
+            files.append((file, str(cpu[key]), f"{pointer}/{key}"))
+    for key, file in (("cpus", "cpuset.cpus"), ("mems", "cpuset.mems")):
+        if cpu.get(key):
+            files.append((file, cpu[key], f"{pointer}/{key}"))
+
+
+def cpu_weight(shares: int) -> int:
+    """cpu.shares (2 to 262144, 1024 by default) as cpu.weight (1 to 10000, 100 by default).
+
+    The curve through the three pairs of smallest, default and largest that all runtimes use:
+    10^((l² + 125 l) / 612 - 7/34), l = log2(shares), rounded up.
+    """
+    if shares <= 2:
+        return 1
+    if shares >= 262144:
+        return 10000
+    logarithm = _log2(shares)
+    weight = 10.0 ** ((logarithm * logarithm + 125 * logarithm) / 612 - 7 / 34)
+    return -int(-weight // 1)
+
+
+def _log2(number: int) -> float:
+    """math.log2, digit by digit of its fraction: that module is not worth its loading here."""
+    whole = number.bit_length() - 1
+    rest = number / (1 << whole)  # 1 ≤ rest < 2
+    result, digit = float(whole), 0.5
+    while digit > 1e-16 and rest != 1.0:
+        rest *= rest
+        if rest >= 2:
+            rest /= 2
+            result += digit
+        digit /= 2
+    return result
+
+
+_THROTTLES = (
+    ("throttleReadBpsDevice", "rbps"),
+    ("throttleWriteBpsDevice", "wbps"),
+    ("throttleReadIOPSDevice", "riops"),
+    ("throttleWriteIOPSDevice", "wiops"),
+)
+
+
+def _block_io(block_io: dict[str, Any], files: Files, pointer: str) -> int:
+    """Returns the weight as given, for io.bfq.weight."""
+    weight = block_io.get("weight") or 0
+    if block_io.get("leafWeight"):
+        raise UnsupportedError(f"leafWeight {_GONE}", pointer=f"{pointer}/leafWeight")
+    if weight:
+        if not 10 <= weight <= 1000:
+            raise SpecError(f"weight {weight} is not from 10 to 1000", pointer=f"{pointer}/weight")
+        value = 1 + (weight - 10) * 9999 // 990
+        files.append(("io.weight", str(value), f"{pointer}/weight"))
+    for index, device in enumerate(block_io.get("weightDevice") or ()):
+        at = f"{pointer}/weightDevice/{index}"
+        if device.get("leafWeight"):
+            raise UnsupportedError(f"leafWeight {_GONE}", pointer=f"{at}/leafWeight")
+        if device.get("weight"):
+            text = f"{device['major']}:{device['minor']} {device['weight']}"
+            files.append(("io.bfq.weight", text, f"{at}/weight"))
+    for key, word in _THROTTLES:
+        for index, device in enumerate(block_io.get(key) or ()):
+            text = f"{device['major']}:{device['minor']} {word}={device.get('rate') or 'max'}"
+            files.append(("io.max", text, f"{pointer}/{key}/{index}"))
+    return weight
+
+
+def _hugepages(limits: Sequence[dict[str, Any]], files: Files, pointer: str) -> tuple[str, ...]:
+    """Reservations are limited like use; kernels before 5.7 have no file for them."""
+    optional = []
+    for index, entry in enumerate(limits):
+        size, value, at = entry["pageSize"], str(entry["limit"]), f"{pointer}/{index}"
+        if not (size[-2:] in ("KB", "MB", "GB") and size[:-2].isdecimal()):
+            raise SpecError(f"page size {size} is not of the form 2MB", pointer=f"{at}/pageSize")
+        files.append((f"hugetlb.{size}.max", value, at))
+        files.append((f"hugetlb.{size}.rsvd.max", value, at))
+        optional.append(f"hugetlb.{size}.rsvd.max")
+    return tuple(optional)
+
+
+def _rdma(devices: dict[str, Any], files: Files, pointer: str) -> None:
+    for name, limits in devices.items():
+        words = [name]
+        for key, word in (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object")):
+            if limits.get(key) is not None:
+                words.append(f"{word}={limits[key]}")
+        if len(words) > 1:
+            token = name.replace("~", "~0").replace("/", "~1")
+            files.append(("rdma.max", " ".join(words), f"{pointer}/{token}"))
+
+
+_OWN_FILES = ("cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure")
+
+
+def _unified(entries: dict[str, str], files: Files, pointer: str) -> None:
+    """Any file of a controller, a write for each line."""
+    for name, value in entries.items():
+        at = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
+        if "/" in name or "." not in name.strip("."):
+            raise SpecError(f"{name} is not the name of a controller's file", pointer=at)
+        if name.startswith("cgroup.") and name not in _OWN_FILES:
+            raise UnsupportedError(f"{name} belongs to the runtime", pointer=at)
+        files.extend((name, line, at) for line in value.split("\n") if line)

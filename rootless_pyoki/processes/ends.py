@@ -1,0 +1,52 @@
+"""What a child is handed at its birth: open file descriptors, and how its gate shall wait."""
+
+from __future__ import annotations
+
+from rootless_pyoki.kernel import syscalls
+from rootless_pyoki.processes import channel, protocol
+from rootless_pyoki.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from rootless_pyoki.plan.plan import Note
+
+
+class Ends(Record):
+    proc: int  # verified procfs root of the caller's pid namespace
+    memfd: int  # the gate's image
+    mode: int  # gate.CREATE, gate.RUN or gate.EXEC
+    preserve: int  # fds 3 … 3+N-1 belong to the program
+    console: int = -1  # connected console socket; -1: the master goes to main, where there is a terminal
+    socket: int = -1  # gate.sock, listening
+    lock: int = -1  # gate.lock, held
+    peer_uids: tuple[int, ...] = ()  # who may say start, as seen inside
+
+
+def teller(fd: int) -> Callable[[Note], None]:
+    """A function that reports a Note to main."""
+
+    def tell(note: Note) -> None:
+        channel.send(fd, protocol.NOTE, {"pointer": note.pointer, "text": note.text})
+
+    return tell
+
+
+def door(fd: int, process: str, run: Callable[[], object]) -> NoReturn:
+    """The one way out of a forked process: its failure told to main, then _exit."""
+    code = 1
+    try:
+        run()
+        code = 0
+    except channel.Gone:
+        pass  # main is dead: nobody to tell, nothing to do
+    except BaseException as error:
+        try:
+            channel.send(fd, protocol.FAILED, channel.describe_error(error, process))
+        except BaseException:
+            pass
+    finally:
+        syscalls.exit_now(code)
+    raise SystemExit(code)  # never reached: exit_now does not return

@@ -1,0 +1,226 @@
+"""Main: gives birth to a container's processes and serves them until the gate stands.
+
+main → intermediate → init → gate; the arrows between them are in protocol.py. main decides nothing
+about state: `Calls` takes it back to lifecycle at each point where something is to be recorded.
+"""
+
+from __future__ import annotations
+
+from rootless_pyoki.apply import idmap
+from rootless_pyoki.errors import ChildError, SyscallError, UnsupportedError, from_oserror
+from rootless_pyoki.kernel import constants as c
+from rootless_pyoki.kernel import fds, syscalls
+from rootless_pyoki.plan.plan import Note
+from rootless_pyoki.processes import channel, gate, intermediate, join, protocol
+from rootless_pyoki.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from rootless_pyoki.plan.plan import Plan, Process
+    from rootless_pyoki.processes.ends import Ends
+    from rootless_pyoki.processes.join import Target
+
+
+class Calls(Record):
+    """What main calls back for."""
+
+    settle: Callable[[int], None]  # move this pid into the container's cgroup
+    cloned: Callable[[int], None]  # init has this pid: remember it
+    runtime_hooks: Callable[[int], None]  # prestart and createRuntime hooks, with init's pid
+    note: Callable[[Note], None]
+    console: Callable[[int], None]  # the terminal's master, where no console socket was given
+
+
+class Launched(Record):
+    """A gate that has said READY."""
+
+    pid: int
+    channel: int
+
+
+class Birth:
+    """The processes of one launch: what has been heard, whom to kill if it goes wrong."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self.sequence = protocol.Sequence()
+        self.first = 0  # the process that main cloned itself
+        self.pid = 0  # the one that becomes the program
+        self.reaped: dict[int, int] = {}
+
+    def abandon(self) -> None:
+        """Kill and reap whatever was born; pids are our own children's, so none can be another's."""
+        for pid in {self.first, self.pid} - {0} - set(self.reaped):
+            try:
+                syscalls.kill(pid, c.SIGKILL)
+                self.reap(pid)
+            except SyscallError:
+                pass
+
+    def reap(self, pid: int) -> int:
+        """Wait status of a child, waited for once."""
+        if pid not in self.reaped:
+            self.reaped[pid] = syscalls.waitpid(pid, 0)[1]
+        return self.reaped[pid]
+
+
+def launch(plan: Plan, ends: Ends, calls: Calls) -> Launched:
+    """Bring a container up to its waiting gate; raises PyokiError, with nothing of it left alive."""
+    a_main, a_child = channel.pair()
+    b_main, b_child = channel.pair()
+    fds.cloexec_from(3 + ends.preserve)
+    birth = Birth(calls)
+    birth.first = syscalls.clone(0)
+    if not birth.first:
+        syscalls.close(a_main)
+        syscalls.close(b_main)
+        intermediate.start(plan, ends, a_child, b_child)
+    syscalls.close(a_child)
+    syscalls.close(b_child)
+    if not plan.hosts_new("pid"):
+        birth.pid = birth.first  # intermediate goes on as init
+        calls.cloned(birth.pid)
+    try:
+        _serve(birth, plan, ends, [a_main, b_main])
+    except BaseException:
+        birth.abandon()
+        raise
+    finally:
+        fds.close_quietly(a_main)
+    if birth.first != birth.pid:
+        birth.reap(birth.first)
+    return Launched(pid=birth.pid, channel=b_main)
+
+
+def launch_joining(process: Process, target: Target, ends: Ends, calls: Calls) -> Launched:
+    """Bring exec's process up to its waiting gate, inside a living container."""
+    ours, theirs = channel.pair()
+    fds.cloexec_from(3 + ends.preserve)
+    birth = Birth(calls)
+    birth.first = syscalls.clone(0)
+    if not birth.first:
+        syscalls.close(ours)
+        join.start(process, target, ends, theirs)
+    syscalls.close(theirs)
+    birth.pid = birth.first
+    try:
+        _serve(birth, None, ends, [ours])
+    except BaseException:
+        birth.abandon()
+        raise
+    if birth.first != birth.pid:
+        birth.reap(birth.first)
+    return Launched(pid=birth.pid, channel=ours)
+
+
+def _serve(birth: Birth, plan: Plan | None, ends: Ends, channels: list[int]) -> None:
+    """Hear the children until READY. The first channel is heard first: a failure told there explains
+    why the others fell silent."""
+    listening = list(channels)
+    while True:
+        ready = {fd for fd, _ in syscalls.poll([(fd, c.POLLIN) for fd in listening])}
+        for fd in [fd for fd in listening if fd in ready]:
+            try:
+                kind, body, handed = channel.receive(fd)
+            except channel.Gone:
+                listening.remove(fd)
+                if fd == channels[-1] or not birth.pid:
+                    raise _silent(birth) from None
+                continue
+            if birth.sequence.accept(kind) == protocol.READY:
+                return
+            _answer(birth, plan, ends, fd, kind, body, handed)
+
+
+def _answer(
+    birth: Birth, plan: Plan | None, ends: Ends, fd: int, kind: bytes, body: Any, handed: list[int]
+) -> None:
+    if kind == protocol.ENTERED and plan is not None:
+        if plan.idmap is not None:
+            idmap.write_maps(ends.proc, birth.first, plan.idmap)
+        birth.calls.settle(birth.first)
+        channel.send(fd, protocol.SETTLED)
+    elif kind == protocol.INIT:
+        birth.pid = body["pid"]
+        birth.calls.cloned(birth.pid)
+    elif kind == protocol.RUNTIME_HOOKS:
+        birth.calls.runtime_hooks(birth.pid)
+        channel.send(fd, protocol.HOOKS_DONE)
+    elif kind == protocol.PID:
+        birth.pid = gate.parse_message(kind + body).pid
+        birth.calls.cloned(birth.pid)
+    elif kind == protocol.NOTE:
+        birth.calls.note(Note(pointer=body["pointer"], text=body["text"]))
+    elif kind == protocol.CONSOLE:
+        birth.calls.console(handed[0])
+    elif kind == protocol.FAILED:
+        channel.raise_failure(body)
+    elif kind == protocol.GATE_FAILED:
+        raise gate_failure(body)
+
+
+def _silent(birth: Birth) -> ChildError:
+    """A child is gone without a word: say what killed it."""
+    who, pid = ("init", birth.pid) if birth.pid else ("intermediate", birth.first)
+    status = birth.reap(pid)
+    if status & 0x7F:
+        return ChildError(
+            f"{who} was killed by signal {status & 0x7F} before the container was ready",
+            hint="a memory limit, or somebody's kill" if status & 0x7F == c.SIGKILL else "",
+        )
+    return ChildError(f"{who} left with exit status {status >> 8} before the container was ready")
+
+
+def gate_failure(body: bytes) -> ChildError:
+    """The gate's five bytes, in words that callers understand."""
+    message = gate.parse_message(protocol.GATE_FAILED + body)
+    words = gate.describe_failure(message.step, message.errno)
+    return ChildError(f"start: {words}", errno=max(message.errno, 0))
+
+
+def limit(launched: Launched, process: Process) -> None:
+    """The program's rlimits, on the gate. RLIMIT_NOFILE is the gate's own last act."""
+    for rlimit in process.rlimits:
+        if rlimit.name == "RLIMIT_NOFILE":
+            continue
+        try:
+            syscalls.prlimit(launched.pid, rlimit.resource, (rlimit.soft, rlimit.hard))
+        except SyscallError as error:
+            if error.errno == c.EPERM:
+                raise UnsupportedError(
+                    f"set {rlimit.name}: {error}",
+                    pointer=rlimit.pointer,
+                    errno=c.EPERM,
+                    hint="a hard limit cannot be raised without CAP_SYS_RESOURCE",
+                ) from None
+            raise from_oserror(error, f"set {rlimit.name}", pointer=rlimit.pointer) from None
+
+
+def commit(launched: Launched) -> None:
+    """All is recorded: the gate may outlive us."""
+    _tell(launched, protocol.COMMIT)
+
+
+def go(launched: Launched) -> None:
+    """Let a gate that waits on its channel become the program; raises ChildError if it cannot."""
+    _tell(launched, protocol.GO)
+    try:
+        kind, body, _ = channel.receive(launched.channel)
+    except channel.Gone:
+        return
+    finally:
+        fds.close_quietly(launched.channel)
+    if kind == protocol.GATE_FAILED:
+        raise gate_failure(body)
+    raise protocol.ProtocolError(f"the gate said {kind!r} to GO")
+
+
+def _tell(launched: Launched, kind: bytes) -> None:
+    try:
+        channel.send(launched.channel, kind)
+    except channel.Gone:
+        _, status = syscalls.waitpid(launched.pid, 0)
+        raise ChildError(f"the waiting process was killed by signal {status & 0x7F}") from None

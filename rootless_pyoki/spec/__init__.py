@@ -1,0 +1,1 @@
+OCI_VERSION = "1.3.0"  # of the runtime specification that is implemented

@@ -1,0 +1,118 @@
+#!/bin/bash
+# Runs the tests on a bare Debian or Ubuntu machine, as root or as a user (with sudo where packages
+# are missing). Nothing is written into the checkout: a copy, two environments and the results of
+# the build live in $PYOKI_TEST_HOME (default /var/tmp/pyoki-tests-UID) and are used again.
+#
+#   ./tests/run.sh [--long] [--user NAME] [arguments for pytest...]
+#
+# --long     with the tests that take long
+# --user     as root: whom the tests run as (default pyoki-test; made when it is not there)
+#
+# As root, the tests run as that user in a private, delegated cgroup v2 tree; those marked `root`
+# follow as root. Tests find in the environment: PYOKI_HOT (the installed launcher, with the hot
+# bundle), PYOKI_SLOW (the checkout's, without), PYOKI_WHEEL.
+set -euo pipefail
+checkout=$(realpath "$(dirname "$0")/..")
+. "$checkout/.ci/machine.sh"
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
+umask 022
+
+marks="not long" user=pyoki-test arguments=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --long) marks= ;;
+    --user) user=$2; shift ;;
+    *) arguments+=("$1") ;;
+    esac
+    shift
+done
+
+prepare_machine() {
+    # shellcheck disable=SC2086
+    install $BUILD_PACKAGES $RUN_PACKAGES $ROOTLESS_PACKAGES || {
+        lacking=$(missing $BUILD_PACKAGES $RUN_PACKAGES)
+        [ -z "$lacking" ] || { echo "error: the tests need $lacking" >&2; exit 1; }
+    }
+    # shellcheck disable=SC2086
+    install $TEST_PACKAGES || echo "some tests will be skipped without $(missing $TEST_PACKAGES)" >&2
+    [ "$(id -u)" != 0 ] || test_user "$user"
+}
+
+copy_checkout() {
+    mkdir -p "$home/src"
+    if git -C "$checkout" rev-parse --show-toplevel > "$home/top" 2> /dev/null; then
+        git -C "$checkout" ls-files -z --cached --others --exclude-standard
+    else
+        cd "$checkout" && find . -name .git -prune -o -name .venv -prune -o -type f -print0
+    fi > "$home/files"
+    # what is gone from the checkout goes from the copy too; what was built there stays
+    (cd "$home/src" && find . -type f ! -name '*.so' ! -name gate -delete)
+    tar -C "$checkout" --null --ignore-failed-read -cf - -T "$home/files" | tar -C "$home/src" -xf -
+}
+
+# one environment for the sources and the tools, one with nothing but the wheel
+prepare_environments() {
+    local python=$home/venv/bin/python
+    if ! cmp -s "$home/src/pyproject.toml" "$home/installed.toml"; then
+        rm -rf "$home/venv" "$home/hot"
+        /usr/bin/python3 -m venv "$home/venv"
+        "$python" -m pip install -q -e "$home/src[test]"
+        /usr/bin/python3 -m venv --without-pip "$home/hot"
+        cp "$home/src/pyproject.toml" "$home/installed.toml"
+    fi
+    "$python" "$home/src/rootless_pyoki/native/build.py"
+    rm -rf "$home/wheel"
+    "$python" -m build --wheel --no-isolation --outdir "$home/wheel" "$home/src" > "$home/build.log" 2>&1 ||
+        { cat "$home/build.log" >&2; exit 1; }
+    "$python" -m pip --python "$home/hot/bin/python" install -q --force-reinstall --no-deps "$home"/wheel/*.whl
+    "$python" -m pip --python "$home/hot/bin/python" install -q "$home"/wheel/*.whl
+    PYOKI_WHEEL=$(echo "$home"/wheel/*.whl)
+    export PYOKI_WHEEL PYOKI_HOT=$home/hot/bin/pyoki PYOKI_SLOW=$home/venv/bin/pyoki
+    if [ -n "${PYOKI_OCI_SCHEMA-}" ]; then # the test user may not be able to read the original
+        rm -rf "$home/schema"
+        cp -r "$PYOKI_OCI_SCHEMA" "$home/schema"
+        chmod -R u+w "$home/schema"
+        export PYOKI_OCI_SCHEMA=$home/schema
+    fi
+}
+
+# run_pytest MARKS [COMMAND...]: pytest, started by COMMAND; 5 (nothing selected) is no failure
+run_pytest() {
+    local marked=$1 code=0
+    shift
+    [ -z "$marks" ] || marked="$marked and $marks"
+    "$@" env HYPOTHESIS_STORAGE_DIRECTORY="$scratch/hypothesis" PYTHONDONTWRITEBYTECODE=1 TMPDIR="$scratch" \
+        "$home/venv/bin/python" -m pytest -p no:cacheprovider --basetemp="$scratch/pytest" -m "$marked" \
+        ${arguments[@]+"${arguments[@]}"} || code=$?
+    [ $code = 0 ] || [ $code = 5 ] || failed=1
+    [ $code = 5 ] || ran=1
+}
+
+prepare_machine
+home=${PYOKI_TEST_HOME:-/var/tmp/pyoki-tests-$(id -u)}
+own_folder "$home"
+copy_checkout
+prepare_environments
+
+cd "$home/src"
+failed=0 ran=0
+view=$home/src/tests/support/v2view
+scratches=()
+trap 'as_root rm -rf "${scratches[@]}"' EXIT
+new_scratch() { scratch=$(mktemp -d /tmp/pyoki-XXXXXX); scratches+=("$scratch"); chown "$1:" "$scratch"; }
+
+if [ "$(id -u)" = 0 ]; then
+    new_scratch root
+    run_pytest root
+    new_scratch "$user"
+    run_pytest "not root" "$view" "$user"
+elif as_root true 2> /dev/null; then
+    new_scratch "$(id -un)"
+    run_pytest "not root" as_root --preserve-env "$view" "$(id -un)"
+else
+    new_scratch "$(id -un)"
+    echo "without root: no cgroup v2 tree of our own, and the tests marked root are left out" >&2
+    run_pytest "not root"
+fi
+[ $ran = 1 ] || exit 5
+exit $failed

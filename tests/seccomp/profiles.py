@@ -1,0 +1,146 @@
+"""Profiles to try: podman's default, one shaped like Docker's, and random ones."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+PODMAN = Path("/usr/share/containers/seccomp.json")
+
+DEFAULT_CAPABILITIES = frozenset(
+    "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_NET_BIND_SERVICE CAP_SETFCAP"
+    " CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_CHROOT".split()
+)
+
+# Go's name of an architecture → the SCMP_ARCH_* whose `archMap` entry applies
+GO_ARCHITECTURES = {"amd64": "SCMP_ARCH_X86_64", "arm64": "SCMP_ARCH_AARCH64"}
+
+
+def resolve(
+    profile: dict[str, Any],
+    *,
+    go_architecture: str = "amd64",
+    capabilities: frozenset[str] = DEFAULT_CAPABILITIES,
+) -> dict[str, Any]:
+    """An engine's profile (archMap, includes, excludes) as the /linux/seccomp it puts in config.json."""
+    own = GO_ARCHITECTURES[go_architecture]
+    mapped = next(entry for entry in profile["archMap"] if entry["architecture"] == own)
+    resolved: dict[str, Any] = {
+        "defaultAction": profile["defaultAction"],
+        "architectures": [own, *(mapped["subArchitectures"] or ())],
+        "syscalls": [],
+    }
+    if "defaultErrnoRet" in profile:
+        resolved["defaultErrnoRet"] = profile["defaultErrnoRet"]
+    for group in profile["syscalls"]:
+        includes, excludes = group.get("includes") or {}, group.get("excludes") or {}
+        if includes.get("arches") and go_architecture not in includes["arches"]:
+            continue
+        if go_architecture in excludes.get("arches", ()):
+            continue
+        if not capabilities.issuperset(includes.get("caps", ())):
+            continue
+        if capabilities.intersection(excludes.get("caps", ())):
+            continue
+        kept = {"names": group["names"], "action": group["action"]}
+        if "errnoRet" in group:
+            kept["errnoRet"] = group["errnoRet"]
+        if group.get("args"):
+            kept["args"] = group["args"]
+        resolved["syscalls"].append(kept)
+    return resolved
+
+
+def podman(**changes: Any) -> dict[str, Any]:
+    """What podman puts in config.json for a container with default capabilities."""
+    return resolve(json.loads(PODMAN.read_text()), **changes)
+
+
+def like_docker() -> dict[str, Any]:
+    """Podman's list in the shape of Docker's default profile.
+
+    EPERM by default, clone without namespace flags only, clone3 not there at all, no vsock sockets,
+    mount and namespace calls not allowed.
+    """
+    profile = podman()
+    namespaces = {
+        *("clone clone3 unshare setns mount umount umount2 pivot_root mount_setattr move_mount".split()),
+        *("open_tree fsopen fsconfig fsmount fspick keyctl add_key request_key".split()),
+    }
+    groups = []
+    for group in profile["syscalls"]:
+        names = [name for name in group["names"] if name not in namespaces | {"socket"}]
+        if group["action"] == "SCMP_ACT_ALLOW" and names:
+            groups.append({**group, "names": names})
+    no_namespace = {"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+    no_vsock = {"index": 0, "value": 40, "op": "SCMP_CMP_NE"}
+    groups += [
+        {"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [no_vsock]},
+        {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [no_namespace]},
+        {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
+    ]
+    return {**profile, "defaultErrnoRet": 1, "syscalls": groups}
+
+
+VERDICTS: tuple[tuple[str, int | None], ...] = (
+    ("SCMP_ACT_ALLOW", None),
+    ("SCMP_ACT_ERRNO", None),
+    ("SCMP_ACT_ERRNO", 38),
+    ("SCMP_ACT_ERRNO", 0),
+    ("SCMP_ACT_TRACE", 7),
+    ("SCMP_ACT_KILL", None),
+    ("SCMP_ACT_KILL_THREAD", None),
+    ("SCMP_ACT_KILL_PROCESS", None),
+    ("SCMP_ACT_TRAP", None),
+    ("SCMP_ACT_LOG", None),
+)
+VALUES = (0, 1, 2, 5, 9, 40, 0x7E020000, 0x7FFFFFFF, 0xFFFFFFFF, 0x100000000, 0x500000002)
+VALUES += (0x8000000000000000, 0xFFFFFFFFFFFFFFFF)
+ORDERED = ("SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_GE", "SCMP_CMP_GT")
+ARCHITECTURES = ("SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_X86_64", "SCMP_ARCH_ARM")
+ARCHITECTURES += ("SCMP_ARCH_AARCH64", "SCMP_ARCH_PPC64LE", "SCMP_ARCH_RISCV64")
+
+
+def random_profile(chance: random.Random, names: list[str], *, overlapping: bool) -> dict[str, Any]:
+    """overlapping: rules of one call may have different actions for the same arguments."""
+    default, default_errno = chance.choice(VERDICTS)
+    profile: dict[str, Any] = {
+        "defaultAction": default,
+        "architectures": chance.sample(ARCHITECTURES, chance.randint(0, 4)),
+        "syscalls": [],
+    }
+    if default_errno is not None:
+        profile["defaultErrnoRet"] = default_errno
+    for _ in range(chance.randint(1, 12)):
+        profile["syscalls"].append(_group(chance, chance.sample(names, chance.randint(1, 60))))
+    for name in chance.sample(names, chance.randint(1, 12)):
+        action, errno = chance.choice(VERDICTS)
+        for _ in range(chance.randint(1, 4)):
+            if overlapping:
+                action, errno = chance.choice(VERDICTS)
+            group = _group(chance, [name], action, errno)
+            group["args"] = [_argument(chance) for _ in range(chance.randint(1, 3))]
+            profile["syscalls"].append(group)
+    chance.shuffle(profile["syscalls"])
+    return profile
+
+
+def _group(
+    chance: random.Random, names: list[str], action: str = "", errno: int | None = None
+) -> dict[str, Any]:
+    if not action:
+        action, errno = chance.choice(VERDICTS)
+    group: dict[str, Any] = {"names": names, "action": action}
+    if errno is not None:
+        group["errnoRet"] = errno
+    return group
+
+
+def _argument(chance: random.Random) -> dict[str, Any]:
+    operator = chance.choice((*ORDERED, "SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_MASKED_EQ"))
+    argument = {"index": chance.randint(0, 5), "value": chance.choice(VALUES), "op": operator}
+    if operator == "SCMP_CMP_MASKED_EQ":
+        argument["valueTwo"] = chance.choice(VALUES)
+    return argument
