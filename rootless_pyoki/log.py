@@ -181,7 +181,7 @@ def _as_json(
 
 
 def _quote(text: str) -> str:
-    """A JSON string, RFC 8259 section 7. This room lies below `kernel`, so below its JSON writer."""
+    """A JSON string, RFC 8259 section 7 (kernel.json lies above this room)."""
     return '"' + text.translate(_ESCAPES) + '"'
 
 

@@ -6,7 +6,7 @@ any verb, so entry.py comes here only for what the grammar does not answer.
 
 from __future__ import annotations
 
-import sys
+import os
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,7 @@ OPTION_HELP: dict[str | tuple[str, str], str] = {
     ("spec", "bundle"): "Directory to write config.json to.",
     ("spec", "file"): "Another file to write to; - is stdout.",
     ("spec", "rootless"): "For a user without privileges.",
-    "net": "The host's network, or none (default: a network namespace of its own).",
+    "net": "A network namespace of its own, or the host's.",
     "terminal": "With a terminal.",
 }
 
@@ -124,7 +124,7 @@ def run(argv: list[str], refusal: UsageError | None, dispatch: Dispatch = entry.
     refusal: what the grammar had against argv; said instead of typer's own words where typer can
     only say less (a value that does not fit).
     """
-    if not argv and sys.stdout is not None and "_PYOKI_COMPLETE" not in _environment():
+    if not argv and "_PYOKI_COMPLETE" not in os.environ:
         argv = ["--help"]
     app = build(dispatch)
     try:
@@ -255,12 +255,6 @@ def respell(options: tuple[grammar.Option, ...], words: list[str], *, in_order: 
             spelled += words[at - 1 : at + 1]
             at += 1
     return [*(name for name, given in flags.values() if given), *spelled, *words[at:]]
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
 
 
 def _one_line(message: str) -> str:

@@ -11,7 +11,15 @@ import sys
 import rootless_pyoki
 from rootless_pyoki import log
 from rootless_pyoki.cli import grammar
-from rootless_pyoki.errors import EXIT_EXEC_FAILURE, EXIT_FAILURE, PyokiError, UsageError
+from rootless_pyoki.errors import (
+    EXIT_EXEC_FAILURE,
+    EXIT_FAILURE,
+    PyokiError,
+    SyscallError,
+    UsageError,
+    describe_errno,
+)
+from rootless_pyoki.kernel import constants, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +32,6 @@ LOG_FD = 200  # where a log that stays open lies: away from 3 … 3+N-1, which b
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """The program. argv: without the program's name; sys.argv's by default."""
-    from rootless_pyoki.kernel import syscalls
-
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:
         _fill_standard_fds()
     code = answer(sys.argv[1:] if argv is None else argv)
@@ -34,8 +40,6 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def _fill_standard_fds() -> None:
     """Where one of 0, 1, 2 was closed, the next file that we open must not become our stdout."""
-    from rootless_pyoki.kernel import constants, syscalls
-
     fd = 0
     while fd <= 2:
         fd = syscalls.openat(constants.AT_FDCWD, "/dev/null", constants.O_RDWR)
@@ -50,8 +54,10 @@ def answer(argv: list[str]) -> int:
         words = begin(argv, settings)
         if settings["version"]:
             return show_version()
-        if not words or settings["help"]:
+        if settings["help"]:
             return cold(argv)
+        if not words:  # the shell's completion has no argv at all
+            return cold([*argv, "--help"] if argv else [])
         name, *words = words
         verb = grammar.VERBS.get(name)
         if verb is None:
@@ -76,7 +82,7 @@ def begin(argv: list[str], settings: grammar.Values) -> list[str]:
         words = grammar.read(grammar.GLOBALS, argv, raw, in_order=True)
         settings.update(grammar.finish(grammar.GLOBALS, raw))
     except UsageError:
-        known = {key: raw[key] for key in ("log", "log_format") if key in raw}
+        known: grammar.Values = {key: raw[key] for key in ("log", "log_format") if key in raw}
         if known.get("log_format") not in ("text", "json"):
             known.pop("log_format", None)
         start_log(grammar.finish(grammar.GLOBALS, known))
@@ -90,8 +96,6 @@ def start_log(settings: grammar.Values) -> None:
     path = settings["log"] or ""
     name = path.removeprefix("file:")
     if name and name[0] != "/" and ":" not in name:
-        from rootless_pyoki.kernel import syscalls
-
         path = f"{syscalls.getcwd()}/{name}"
     try:
         log.configure(path, settings["log_format"], level, _open_log)
@@ -104,8 +108,6 @@ def start_log(settings: grammar.Values) -> None:
 
 def _open_log(path: str, flags: int) -> int:
     """An fd for `open`: 0600, since messages may hold secrets; high up, since it may stay open."""
-    from rootless_pyoki.kernel import constants, syscalls
-
     fd = syscalls.openat(constants.AT_FDCWD, path, flags | constants.O_CLOEXEC, 0o600)
     try:
         high = syscalls.dup(fd, LOG_FD)
@@ -161,7 +163,7 @@ def tell(error: BaseException) -> None:
     if isinstance(error, PyokiError):
         log.error(error.message, pointer=error.pointer, errno=error.errno, hint=hint, id=id)
     elif isinstance(error, OSError):
-        log.error(str(error), errno=error.errno or 0, hint=hint, id=id)
+        log.error(_describe(error), errno=error.errno or 0, hint=hint, id=id)
     else:
         log.error(f"internal error: {type(error).__name__}: {error}")
     if log.debugging():
@@ -172,8 +174,16 @@ def tell(error: BaseException) -> None:
                 log.debug(line)
 
 
+def _describe(error: OSError) -> str:
+    """What Python itself raises has no call to name."""
+    if isinstance(error, SyscallError) or not error.strerror:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{describe_errno(error.errno or 0, error.strerror)}"
+
+
 def _hint_of(error: BaseException) -> tuple[str, str]:
-    """What to do about it and the hint's name; from the failed call if the error itself has none."""
+    """The hint and its name; from the failed call where the error itself has none."""
     if isinstance(error, PyokiError) and error.hint:
         return error.hint, error.id
     failed = error if isinstance(error, OSError) else error.__cause__
@@ -204,28 +214,13 @@ def cold(argv: list[str], refusal: UsageError | None = None) -> int:
 
     refusal: what the grammar had against argv; raised where there is no typer.
     """
-    go_cold(argv)
     try:
-        from rootless_pyoki.cli import app
+        from rootless_pyoki.cli import app  # in the hot bundle: exec, with site-packages this time
     except ImportError as error:
         if refusal:
             raise refusal from None
         raise PyokiError(f"help and completion need typer: {error}") from error
     return app.run(argv, refusal)
-
-
-def go_cold(argv: list[str]) -> None:
-    """Inside the hot bundle: exec the interpreter again, this time with its site-packages.
-
-    Returns only where we are not in a bundle.
-    """
-    if not getattr(rootless_pyoki, "__bundle__", None):
-        return
-    from rootless_pyoki.kernel import constants, syscalls
-
-    command = [sys.executable, "-E", "-P", "-m", "rootless_pyoki", *argv]
-    environment = [f"{name}={value}" for name, value in syscalls.environ().items()]
-    syscalls.execveat(constants.AT_FDCWD, sys.executable, command, environment, 0)
 
 
 def show_version() -> int:
@@ -237,7 +232,7 @@ def show_version() -> int:
 
 
 def version_text() -> str:
-    from rootless_pyoki.lifecycle.hooks import OCI_VERSION
+    from rootless_pyoki.spec import OCI_VERSION
 
     python = ".".join(str(part) for part in sys.version_info[:3])
     return (
@@ -265,6 +260,7 @@ def flush(code: int) -> int:
     except BrokenPipeError:
         pass
     except OSError as error:
-        tell(error)
+        if not code:  # else the error that led to it has been told
+            tell(error)
         return code or EXIT_FAILURE
     return code

@@ -95,11 +95,11 @@ SPEC: tuple[Option, ...] = (
     ("bundle", ("-b", "--bundle"), TEXT, "."),
     ("file", ("-f", "--file"), TEXT, None),
     ("rootless", ("--rootless",), FLAG, False),
-    ("net", ("--net",), ("host", "none"), None),
+    ("net", ("--net",), ("private", "host"), "private"),
     ("terminal", ("--terminal",), FLAG, False),
 )
 
-CREATE_SETTINGS = ("root", "cgroup_manager", "systemd_cgroup")
+CREATE_SETTINGS = ("root", "cgroup_manager", "systemd_cgroup", "debug")
 REQUEST = "lifecycle.create:Request"
 
 
@@ -131,7 +131,13 @@ VERBS: dict[str, Verb] = {
     "create": Verb("lifecycle.create:create", CREATE, settings=CREATE_SETTINGS, request=REQUEST),
     "start": Verb("lifecycle.start:start"),
     "run": Verb("lifecycle.run:run", RUN, settings=CREATE_SETTINGS, request=REQUEST),
-    "exec": Verb("lifecycle.exec:exec_process", EXEC, (ID, ("args", REST, TEXT)), in_order=True),
+    "exec": Verb(
+        "lifecycle.exec:exec_process",
+        EXEC,
+        (ID, ("args", REST, TEXT)),
+        request="lifecycle.exec:Request",
+        in_order=True,
+    ),
     "state": Verb("cli.show:state", (("verbose", ("--verbose",), FLAG, False),)),
     "kill": Verb(
         "lifecycle.signal:kill",
@@ -145,7 +151,7 @@ VERBS: dict[str, Verb] = {
     "ps": Verb("cli.show:ps", (FORMAT,), (ID, ("args", REST, TEXT)), in_order=True),
     "pause": Verb("lifecycle.signal:pause"),
     "resume": Verb("lifecycle.signal:resume"),
-    "spec": Verb("cli.show:spec", SPEC, (), ()),
+    "spec": Verb("cli.new_spec:spec", SPEC, (), ()),
 }
 
 

@@ -15,19 +15,17 @@ def output(options: list[str]) -> str:
     program = _find("ps")
     environment = [f"{name}={value}" for name, value in syscalls.environ().items()]
     reader, writer = syscalls.pipe()
+    spawned = syscalls.spawn(program, ["ps", *options], environment, stdout=writer, stderr=2)
+    syscalls.close(writer)
+    fds.close_quietly(spawned.pidfd)
     try:
-        spawned = syscalls.spawn(
-            program, ["ps", *options], environment, stdin=-1, stdout=writer, stderr=2
-        )
         syscalls.spawn_result(spawned)
+        text = fds.read_all(reader).decode("utf-8", "replace")
     except SyscallError as error:
-        syscalls.close(reader)
         raise from_oserror(error, "run ps") from error
     finally:
-        syscalls.close(writer)
-    text = fds.read_all(reader).decode("utf-8", "replace")
-    syscalls.close(reader)
-    _, status = syscalls.waitpid(spawned.pid, 0)
+        syscalls.close(reader)
+        _, status = syscalls.waitpid(spawned.pid, 0)
     if status:
         raise UsageError(f"ps {' '.join(options)} failed")
     return text

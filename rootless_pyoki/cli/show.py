@@ -1,21 +1,27 @@
-"""The verbs that print: state, list, ps, spec. Formats are runc's, since callers parse them."""
+"""The verbs that print: state, list, ps. Formats are runc's, since callers parse them."""
 
 from __future__ import annotations
 
 import sys
 
-from rootless_pyoki.errors import PyokiError, SyscallError, UsageError, from_oserror
-from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.kernel import fds, json, syscalls
+from rootless_pyoki.errors import PyokiError, describe_errno
+from rootless_pyoki.kernel import json
 
 COLUMNS = ("id", "pid", "status", "bundle", "created", "owner")
 
 
 def write(text: str) -> None:
     """To stdout; nowhere when that was closed before we started. BrokenPipeError as it comes."""
-    if sys.stdout is not None:
+    if sys.stdout is None:
+        return
+    try:
         sys.stdout.write(text)
         sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = describe_errno(error.errno or 0, error.strerror or "")
+        raise PyokiError(f"write to stdout: {reason}", errno=error.errno or 0) from error
 
 
 def state(*, root: str | None, id: str, verbose: bool) -> None:
@@ -49,32 +55,6 @@ def ps(*, root: str | None, id: str, format: str, args: list[str]) -> None:
     from rootless_pyoki.cli import host_ps
 
     write(host_ps.only(host_ps.output(args or ["-ef"]), pids))
-
-
-def spec(*, bundle: str, file: str | None, rootless: bool, net: str | None, terminal: bool) -> None:
-    """Write a new config.json into the bundle; an existing one is never overwritten."""
-    from rootless_pyoki.spec import template
-
-    config = template.make(rootless=rootless, net=net, terminal=terminal)
-    text = json.dumps_pretty(config) + "\n"
-    if file == "-":
-        write(text)
-        return
-    name = file or "config.json"
-    path = name if name.startswith("/") else f"{bundle}/{name}"
-    flags = c.O_WRONLY | c.O_CREAT | c.O_EXCL | c.O_CLOEXEC
-    try:
-        fd = syscalls.openat(c.AT_FDCWD, path, flags, 0o666)
-    except SyscallError as error:
-        if error.errno == c.EEXIST:
-            raise UsageError(f"{path} exists: remove it first") from None
-        raise from_oserror(error, "write the new configuration") from error
-    try:
-        fds.write_all(fd, text.encode())
-    except SyscallError as error:
-        raise PyokiError(f"write {path}: {error}", errno=error.errno or 0) from error
-    finally:
-        syscalls.close(fd)
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

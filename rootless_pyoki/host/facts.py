@@ -34,8 +34,8 @@ class Facts(Record):
     no_new_privileges: bool  # setuid helpers would not help us
     hard_limits: dict[int, int]  # RLIMIT_* -> hard limit, of those that the configuration names
     user_name: str = ""  # these three only when a default map is to be made
-    subuids: tuple[IdRange, ...] = ()
-    subgids: tuple[IdRange, ...] = ()
+    subuids: tuple[tuple[int, int], ...] = ()  # (start, count)
+    subgids: tuple[tuple[int, int], ...] = ()
 
     def has(self, capability: int) -> bool:
         """Whether the caller holds it in its own user namespace."""

@@ -213,7 +213,9 @@ def fchown(fd: int, uid: int, gid: int) -> None:
 def fchownat(dirfd: int, path: str, uid: int, gid: int, flags: int = 0) -> None:
     """fchownat(2); flags: AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH (path "", O_PATH fds will do)."""
     raw = encode(path, "fchownat")
-    check(lib.pk_fchownat(dirfd, raw, uid & _ID, gid & _ID, flags), "fchownat", path or f"fd {dirfd}")
+    check(
+        lib.pk_fchownat(dirfd, raw, uid & _ID, gid & _ID, flags), "fchownat", path or f"fd {dirfd}"
+    )
 
 
 def faccessat(dirfd: int, path: str, mode: int) -> bool:

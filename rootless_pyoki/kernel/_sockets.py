@@ -126,7 +126,7 @@ def signalfd(mask: int) -> int:
 
 
 def read_signal(fd: int) -> tuple[int, int, int] | None:
-    """One signal from signalfd(): (signal, sender or ended child, exit status); None: none waits."""
+    """One signal from signalfd(): (signal, sender or ended child, exit status); None: none."""
     try:
         info = posix.read(fd, _SIGINFO)
     except OSError as error:

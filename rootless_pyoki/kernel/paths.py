@@ -278,7 +278,7 @@ class _Walk:
 
 
 def _names(path: str) -> list[str]:
-    """Components, last one first; a slash at the end leaves a "." (a directory must come before)."""
+    """Components, last one first; a slash at the end becomes a "." (it wants a directory)."""
     names = [name for name in path.split("/") if name]
     if path.endswith("/"):
         names.append(".")

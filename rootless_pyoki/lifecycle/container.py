@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rootless_pyoki.cgroups import cgroupfs
+from rootless_pyoki.cgroups import cgroupfs, tree
 from rootless_pyoki.cgroups.manager import Cgroup
-from rootless_pyoki.errors import NotFoundError, StateError, SyscallError, UsageError
+from rootless_pyoki.errors import HostError, NotFoundError, StateError, SyscallError, UsageError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, procfs, syscalls
 from rootless_pyoki.state import root as state_root
@@ -13,7 +13,11 @@ from rootless_pyoki.state import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rootless_pyoki.state.store import ContainerState
+
+DEADLINE = 10_000  # milliseconds between SIGKILL and giving up
 
 
 class Container:
@@ -23,6 +27,7 @@ class Container:
         self.handle = handle
         self.state = state
         self.id = state.id
+        self.extras: dict[str, Any] = state.extras  # what creation.py put there
 
     def status(self) -> str:
         """"creating", "created", "running", "paused" or "stopped"."""
@@ -35,12 +40,12 @@ class Container:
         return Cgroup(
             manager=self.state.cgroup_manager,
             path=self.state.cgroup_path,
-            made=str(self.state.extras.get("cgroup_made", "")),
-            reason=str(self.state.extras.get("cgroup_reason", "")),
+            made=str(self.extras.get("cgroup_made", "")),
+            reason=str(self.extras.get("cgroup_reason", "")),
         )
 
     def owns_pid_namespace(self) -> bool:
-        return bool(self.state.extras.get("own_pid_namespace"))
+        return bool(self.extras.get("own_pid_namespace"))
 
     def pidfd(self) -> int:
         """A pidfd that is proven to be the container's first process; StateError if it is gone."""
@@ -53,6 +58,37 @@ class Container:
             fds.close_quietly(pidfd)
             raise StateError(f"container {self.id}: container not running")
         return pidfd
+
+    def end(self) -> None:
+        """Kill the first process and everybody else in the container; wait until they are gone.
+
+        Raises HostError when it survives SIGKILL for ten seconds.
+        """
+        path = self.state.cgroup_path
+        try:
+            pidfd = self.pidfd()
+        except StateError:
+            pidfd = -1
+        if path:
+            if cgroupfs.frozen(path):
+                cgroupfs.thaw(path)
+            cgroupfs.kill(path)
+        if pidfd < 0:
+            return
+        try:
+            syscalls.pidfd_send_signal(pidfd, c.SIGKILL)
+            if not syscalls.poll([(pidfd, c.POLLIN)], DEADLINE):
+                raise HostError(f"process {self.state.pid} of container {self.id} survives SIGKILL")
+        except SyscallError as error:
+            if error.errno != c.ESRCH:
+                raise
+        finally:
+            fds.close_quietly(pidfd)
+
+    def remove_cgroup(self) -> None:
+        cgroup = self.cgroup()
+        if cgroup.path:
+            tree.remove(cgroup.path, top=cgroup.made)
 
     def hook_state(self, status: str) -> bytes:
         """The state as hooks read it."""
@@ -69,6 +105,13 @@ class Container:
     def _frozen(self) -> bool:
         path = self.state.cgroup_path
         return bool(path) and cgroupfs.frozen(path)
+
+
+def sweep(handle: store.Handle, state: ContainerState) -> None:
+    """End what a create left that was killed half-way; the caller holds the lock."""
+    left = Container(handle, state)
+    left.end()
+    left.remove_cgroup()
 
 
 def load(root: str | None, id: str, *, lock: bool = False) -> Container:

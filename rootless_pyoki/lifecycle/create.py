@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from rootless_pyoki import log
-from rootless_pyoki.errors import UsageError
-from rootless_pyoki.host import facts
+from rootless_pyoki.errors import SyscallError, UsageError, from_oserror
+from rootless_pyoki.host import facts, subid
 from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.lifecycle.creation import Creation
-from rootless_pyoki.plan import make
+from rootless_pyoki.plan import idmap, make
 from rootless_pyoki.processes import gate
-from rootless_pyoki.record import Record
+from rootless_pyoki.record import Record, replace
 from rootless_pyoki.spec import bundle as bundles
 from rootless_pyoki.spec import validate
 from rootless_pyoki.state import store
@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless_pyoki.host.facts import Facts
     from rootless_pyoki.plan.plan import Plan
     from rootless_pyoki.spec.bundle import Bundle
 
@@ -40,12 +41,8 @@ class Request(Record):
     debug: bool = False
 
 
-def create(**options: Any) -> None:
-    """Everything up to the waiting gate; nothing of the container is left when this raises.
-
-    options: the fields of Request.
-    """
-    request = Request(**options)
+def create(request: Request) -> None:
+    """Everything up to the waiting gate; nothing of the container is left when this raises."""
     bundle, plan = decide(request)
     if plan.process.terminal and not request.console_socket:
         raise UsageError(
@@ -64,7 +61,7 @@ def decide(request: Request) -> tuple[Bundle, Plan]:
     validate.validate(bundle.config)
     plan = make.make(
         bundle,
-        facts.gather(bundle.config),
+        gather(bundle.config),
         id=request.id,
         no_pivot=request.no_pivot,
         no_new_keyring=request.no_new_keyring,
@@ -73,6 +70,7 @@ def decide(request: Request) -> tuple[Bundle, Plan]:
         raise UsageError(
             "cannot use console socket if pyoki will not allocate tty", pointer="/process/terminal"
         )
+    plan = _pass_listen_fds(plan)
     for note in plan.notes:
         log.debug(f"{note.pointer}: {note.text}")
     if log.debugging():
@@ -81,9 +79,35 @@ def decide(request: Request) -> tuple[Bundle, Plan]:
     return bundle, plan
 
 
+def gather(config: dict[str, Any]) -> Facts:
+    """What this host allows, as far as the configuration asks for it."""
+    known = facts.gather(config)
+    if not idmap.needs_granted_ids(config, known):
+        return known
+    name, uids, gids = subid.granted(known.euid)
+    return replace(known, user_name=name, subuids=uids, subgids=gids)
+
+
 def preserved(request: Request) -> int:
     """How many fds from 3 on belong to the program: --preserve-fds and LISTEN_FDS, sd_listen_fds(3)."""
-    listen = syscalls.environ().get("LISTEN_FDS", "")
-    count = request.preserve_fds + (int(listen) if listen.isdigit() else 0)
-    fds.require_open(3, count)
+    count = request.preserve_fds + _listen_fds()
+    try:
+        fds.require_open(3, count)
+    except SyscallError as error:
+        raise from_oserror(error, f"preserve {count} fds from 3 on") from None
     return count
+
+
+def _listen_fds() -> int:
+    count = syscalls.environ().get("LISTEN_FDS", "")
+    return int(count) if count.isdigit() else 0
+
+
+def _pass_listen_fds(plan: Plan) -> Plan:
+    """The program is the process that the sockets are for: it will be pid 1 of its namespace."""
+    count = _listen_fds()
+    if not count:
+        return plan
+    env = [e for e in plan.process.env if not e.startswith(("LISTEN_FDS=", "LISTEN_PID="))]
+    env += [f"LISTEN_FDS={count}", "LISTEN_PID=1"]
+    return replace(plan, process=replace(plan.process, env=tuple(env)))

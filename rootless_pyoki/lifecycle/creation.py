@@ -12,7 +12,7 @@ from rootless_pyoki.cgroups import cgroupfs, limits, manager, tree
 from rootless_pyoki.errors import SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, procfs, syscalls
-from rootless_pyoki.lifecycle import hooks, pid_file
+from rootless_pyoki.lifecycle import container, hooks, pid_file
 from rootless_pyoki.plan import idmap
 from rootless_pyoki.plan.plan import Note
 from rootless_pyoki.processes import gate, main
@@ -53,7 +53,7 @@ class Creation:
         self.master = -1
         self.launched: Launched | None = None
         root = state_root.open_root(state_root.choose_root(request.root), create=True)
-        self.handle = store.create_container(root, plan.id)
+        self.handle = store.create_container(root, plan.id, sweep=container.sweep)
         syscalls.close(root)
         self.state = self._first_state()
 
@@ -107,8 +107,10 @@ class Creation:
     def _first_state(self) -> store.ContainerState:
         return store.new_state(
             id=self.plan.id,
+            oci_version=self.bundle.config["ociVersion"],
             bundle=self.plan.bundle,
             rootfs=self.plan.rootfs.path,
+            terminal=self.plan.process.terminal,
             annotations=self.plan.annotations,
             cgroup_manager=self.cgroup.manager,
             cgroup_path=self.cgroup.path,
@@ -197,7 +199,14 @@ class Creation:
     def _cloned(self, pid: int) -> None:
         """Written down at once: from now on `delete --force` finds it, whatever becomes of us."""
         start_time = procfs.start_time(pid) or 0
-        self.state = replace(self.state, pid=pid, start_time=start_time)
+        self.state = replace(
+            self.state,
+            pid=pid,
+            start_time=start_time,
+            cgroup_manager=self.cgroup.manager,
+            cgroup_path=self.cgroup.path,
+            extras=self._extras(),
+        )
         self.handle.write(self.state)
 
     def _runtime_hooks(self, pid: int) -> None:

@@ -52,9 +52,8 @@ class Request(Record):
     preserve_fds: int = 0
 
 
-def exec_process(**options: Any) -> int:
-    """The program's exit code, 128 + its signal; 0 when detached. options: the fields of Request."""
-    request = Request(**options)
+def exec_process(request: Request) -> int:
+    """The program's exit code, 128 + its signal; 0 when detached."""
     found = _load(request)
     process = _decide(request, found)
     fds.require_open(3, request.preserve_fds)
@@ -85,7 +84,7 @@ def _load(request: Request) -> Container:
 
 def _decide(request: Request, found: Container) -> Process:
     """The process to run, validated and planned."""
-    config: dict[str, Any] = json.loads(found.handle.read_config())  # type: ignore[assignment]
+    config: dict[str, Any] = json.loads(found.handle.read_config())
     if request.process_file:
         wanted, pointer = _read_process(request.process_file), ""
     elif request.args:
@@ -99,10 +98,10 @@ def _decide(request: Request, found: Container) -> Process:
         config,
         wanted,
         facts.gather({"process": wanted}),
-        uids=_ranges(found.state.extras.get("uid_map")),
-        gids=_ranges(found.state.extras.get("gid_map")),
-        groups_refused=str(found.state.extras.get("groups_refused", "")),
-        own_user_namespace=bool(found.state.extras.get("user_namespace")),
+        uids=_ranges(found.extras.get("uid_map")),
+        gids=_ranges(found.extras.get("gid_map")),
+        groups_refused=str(found.extras.get("groups_refused", "")),
+        own_user_namespace=bool(found.extras.get("user_namespace")),
         pointer=pointer,
     )
     for note in notes:
@@ -200,7 +199,7 @@ def _target(found: Container) -> Target:
         raise from_oserror(error, f"look at the namespaces of container {found.id}") from None
     finally:
         syscalls.close(proc)
-    uid, gid = found.state.extras.get("working_ids", (0, 0))  # type: ignore[misc]
+    uid, gid = found.extras.get("working_ids", (0, 0))
     return Target(
         pidfd=pidfd,
         pid=found.state.pid,
@@ -208,7 +207,7 @@ def _target(found: Container) -> Target:
         uid=uid,
         gid=gid,
         rootless=bool(flags & c.CLONE_NEWUSER),
-        set_groups=bool(found.state.extras.get("set_groups")),
+        set_groups=bool(found.extras.get("set_groups")),
     )
 
 

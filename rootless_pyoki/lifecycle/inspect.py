@@ -8,7 +8,7 @@ from rootless_pyoki.errors import NotFoundError, StateError, SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import syscalls
 from rootless_pyoki.lifecycle import container, pidns
-from rootless_pyoki.lifecycle.hooks import OCI_VERSION
+from rootless_pyoki.spec import OCI_VERSION
 from rootless_pyoki.state import root as state_root
 from rootless_pyoki.state import store
 

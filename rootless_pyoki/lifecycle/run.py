@@ -13,16 +13,14 @@ from rootless_pyoki.state import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from rootless_pyoki.lifecycle.create import Request
     from rootless_pyoki.processes.main import Launched
 
 
 def run(
-    *, detach: bool = False, keep: bool = False, no_subreaper: bool = False, **options: Any
+    request: Request, *, detach: bool = False, keep: bool = False, no_subreaper: bool = False
 ) -> int:
-    """The program's exit code, 128 + its signal; 0 when detached. options: the fields of Request."""
-    request = create.Request(**options)
+    """The program's exit code, 128 + its signal; 0 when detached."""
     bundle, plan = create.decide(request)
     if plan.process.terminal and detach and not request.console_socket:
         raise UsageError(

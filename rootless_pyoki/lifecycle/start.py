@@ -19,20 +19,20 @@ def start(*, root: str | None, id: str) -> None:
     if status != "created":
         raise StateError(f"cannot start container {found.id}: it is {status}, not created")
     _say_start(found)
-    if "poststart" in found.state.extras.get("hooks", ()):  # type: ignore[operator]
+    if "poststart" in found.extras.get("hooks", ()):
         _run_poststart(found)
 
 
 def _run_poststart(found: Container) -> None:
     from rootless_pyoki.kernel import json
-    from rootless_pyoki.lifecycle import delete, hooks
+    from rootless_pyoki.lifecycle import hooks
     from rootless_pyoki.plan import hooks as plan_hooks
 
     config = json.loads(found.handle.read_config())
     try:
-        hooks.poststart(plan_hooks.make(config), found.hook_state("running"))  # type: ignore[arg-type]
+        hooks.poststart(plan_hooks.make(config), found.hook_state("running"))
     except PyokiError:
-        delete.end(found)
+        found.end()
         raise
 
 

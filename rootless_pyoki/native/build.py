@@ -6,6 +6,7 @@ that is used without being installed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -89,7 +90,8 @@ def build_extension(output: Path) -> Path:
     arguments += [f"-D{name}={value}" for name, value in options["define_macros"]]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "_syscalls.c")
-        recipe.emit_c_code(str(source))
+        with contextlib.redirect_stdout(sys.stderr):  # cffi says that it does
+            recipe.emit_c_code(str(source))
         run_compiler(["-shared", "-fPIC", "-s", *arguments, "-o", str(output), str(source)])
     return output
 

@@ -63,7 +63,7 @@ class Bundle:
         if not place:
             self.go_slow()
         origin = f"{place}/{file}{self.suffix}"
-        return ModuleSpec(name, ExtensionFileLoader(name, origin), origin=origin)
+        return ModuleSpec(name, Extension(name, origin, self), origin=origin)
 
     def standard_extension(self, name: str) -> object:
         """An extension of the standard library, without listing its folders; None: not there."""
@@ -93,6 +93,20 @@ class Bundle:
         execv(sys.executable, line)
 
 
+class Extension(ExtensionFileLoader):
+    """One of our two extensions: if this interpreter cannot load it, the full one shall say why."""
+
+    def __init__(self, name: str, path: str, bundle: Bundle) -> None:
+        super().__init__(name, path)
+        self.bundle = bundle
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        try:
+            return super().create_module(spec)
+        except ImportError:
+            self.bundle.go_slow()
+
+
 def places_for(prefix: str) -> list[str]:
     """Where installers put extensions for a launcher in PREFIX/bin; then the system's own places,
     for a cffi that an environment shares with the system.
@@ -116,8 +130,6 @@ def start(modules: Modules) -> NoReturn:
     if not bundle.site:
         bundle.go_slow()
     sys.meta_path.insert(0, bundle)
-    try:
-        from rootless_pyoki.cli.entry import main
-    except ImportError:  # an extension that this interpreter cannot load
-        bundle.go_slow()
+    from rootless_pyoki.cli.entry import main
+
     main(sys.argv[1:])

@@ -41,11 +41,11 @@ def make(
     gids: tuple[IdRange, ...] | None,
     notes: list[Note],
 ) -> tuple[Device, ...]:
-    """The default nodes, then those of the configuration, which replace defaults of the same path.
+    """The default nodes, then those of the configuration, which replace defaults of their path.
 
     mknod: whether we may make nodes; they are bound from the host otherwise.
     uids, gids: the container's maps, None if not known.
-    Where the configuration binds something to /dev, or to a default node's path, that is left alone.
+    Where the configuration binds something to /dev or to a default node's path, that stays.
     """
     entries = (config.get("linux") or {}).get("devices") or ()
     asked = [
@@ -87,16 +87,11 @@ def _make_one(
     notes: list[Note],
 ) -> Device:
     path, letter = entry["path"], entry["type"]
-    if letter not in _TYPES:
-        raise SpecError(f"device {path}: there is no type {letter}", pointer=f"{pointer}/type")
-    major, minor = entry.get("major", -1), entry.get("minor", -1)
+    major, minor = entry.get("major", 0), entry.get("minor", 0)
     uid, gid = entry.get("uid") or 0, entry.get("gid") or 0
     kind, source = "mknod", ""
     if letter == "p":
         kind, major, minor = "fifo", 0, 0
-    elif major < 0 or minor < 0:
-        missing = "major" if major < 0 else "minor"
-        raise SpecError(f"device {path} has no {missing} number", pointer=f"{pointer}/{missing}")
     elif not mknod:
         kind = "bind"
         source = (HOST_PATHS.get((major, minor)) if letter != "b" else None) or path

@@ -10,6 +10,7 @@ from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.plan import devices, hooks, idmap, mounts, process, resources
 from rootless_pyoki.plan.plan import Namespace, Note, Plan, Rootfs
+from rootless_pyoki.spec.linux_rules import sysctl_parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,8 +153,6 @@ def namespaces(linux: dict[str, Any], facts: Facts, notes: list[Note]) -> tuple[
         pointer = f"/linux/namespaces/{index}"
         if kind == "time" and not path:
             raise UnsupportedError("a new time namespace is not supported yet", pointer=pointer)
-        if kind in kinds:
-            raise SpecError(f"namespace {kind} is given twice", pointer=pointer)
         kinds.add(kind)
         planned.append(Namespace(kind=kind, flag=NAMESPACES[kind], path=path, pointer=pointer))
     if "mount" not in kinds:
@@ -242,24 +241,7 @@ def _seccomp(linux: dict[str, Any], facts: Facts) -> Seccomp | None:
 
 
 def _sysctl(entries: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple([(sysctl_path(key), value) for key, value in entries.items()])
-
-
-_SWAP = {ord("."): "/", ord("/"): "."}
-
-
-def sysctl_path(key: str) -> str:
-    """The path below /proc/sys, by the rule of sysctl(8): the first separator says which is meant.
-
-    net.ipv4.conf.eth0/1.forwarding is net/ipv4/conf/eth0.1/forwarding; the latter stays as it is.
-    """
-    dot, slash = key.find("."), key.find("/")
-    path = key.translate(_SWAP) if dot >= 0 and (slash < 0 or dot < slash) else key
-    parts = path.split("/")
-    if len(parts) < 2 or "" in parts or "." in parts or ".." in parts:
-        token = key.replace("~", "~0").replace("/", "~1")
-        raise SpecError(f"{key} is not the name of a sysctl", pointer=f"/linux/sysctl/{token}")
-    return path
+    return tuple([("/".join(sysctl_parts(key)), value) for key, value in entries.items()])
 
 
 _UNSUPPORTED = (
@@ -275,13 +257,8 @@ def _refuse_unsupported(linux: dict[str, Any]) -> None:
     for key, what, why in _UNSUPPORTED:
         if linux.get(key):
             raise UnsupportedError(f"{what}: {why}", pointer=f"/linux/{key}")
-    personality = linux.get("personality") or {}
-    if personality.get("flags"):
+    domain = (linux.get("personality") or {}).get("domain", "LINUX")
+    if domain != "LINUX":
         raise UnsupportedError(
-            "personality: no flags are supported", pointer="/linux/personality/flags"
-        )
-    if personality.get("domain", "LINUX") != "LINUX":
-        raise UnsupportedError(
-            f"personality {personality['domain']}: not supported yet",
-            pointer="/linux/personality/domain",
+            f"personality {domain}: not supported yet", pointer="/linux/personality/domain"
         )

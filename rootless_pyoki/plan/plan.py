@@ -134,7 +134,7 @@ class Resources(Record):
 
     files: tuple[tuple[str, str, str], ...]  # (file, value, JSON pointer), in order of writing
     optional: tuple[str, ...] = ()  # of these files, those that older kernels lack (ENOENT is fine)
-    bfq_weight: int = 0  # /linux/resources/blockIO/weight for io.bfq.weight, where there is no io.weight
+    bfq_weight: int = 0  # blockIO.weight as given: for io.bfq.weight, where io.weight is missing
 
 
 class Hook(Record):
@@ -157,7 +157,7 @@ class Hooks(Record):
 class Plan(Record):
     id: str
     bundle: str  # host, absolute
-    namespaces: tuple[Namespace, ...]  # in the order of /linux/namespaces, an added user namespace first
+    namespaces: tuple[Namespace, ...]  # as in /linux/namespaces, an added user namespace first
     idmap: IdMap | None  # for a new user namespace
     rootfs: Rootfs
     mounts: tuple[Mount, ...]

@@ -57,7 +57,7 @@ def make(
     seccomp: Seccomp | None,
     notes: list[Note],
 ) -> Process:
-    """Raises SpecError (an id that is not mapped, an unknown name) and UnsupportedError."""
+    """Raises SpecError (an id that is not mapped) and UnsupportedError."""
     _refuse_unsupported(process, pointer)
     user = process.get("user") or {}
     uid, gid = user.get("uid") or 0, user.get("gid") or 0
@@ -148,7 +148,7 @@ def capabilities(
     if not sets:
         return _NO_CAPABILITIES
     masks = {
-        name: _mask(sets.get(name) or (), f"{pointer}/{name}")
+        name: _mask(sets.get(name) or ())
         for name in ("bounding", "effective", "inheritable", "permitted", "ambient")
     }
     missing = 0
@@ -177,13 +177,10 @@ def capabilities(
     return Capabilities(**masks)
 
 
-def _mask(names: Sequence[str], pointer: str) -> int:
+def _mask(names: Sequence[str]) -> int:
     mask = 0
-    for index, name in enumerate(names):
-        number = CAPABILITIES.get(name)
-        if number is None:
-            raise SpecError(f"unknown capability {name}", pointer=f"{pointer}/{index}")
-        mask |= 1 << number
+    for name in names:
+        mask |= 1 << CAPABILITIES[name]
     return mask
 
 
@@ -196,22 +193,14 @@ def _rlimits(entries: Sequence[dict[str, Any]], facts: Facts, pointer: str) -> t
     for index, entry in enumerate(entries):
         at = f"{pointer}/{index}"
         name, soft, hard = entry["type"], entry["soft"], entry["hard"]
-        resource = RLIMITS.get(name)
-        if resource is None:
-            raise SpecError(f"unknown resource limit {name}", pointer=f"{at}/type")
-        if soft > hard:
-            raise SpecError(
-                f"{name}: soft limit {soft} is above hard limit {hard}", pointer=f"{at}/soft"
-            )
-        if any(limit.resource == resource for limit in limits):
-            raise SpecError(f"{name} is given twice", pointer=f"{at}/type")
+        resource = RLIMITS[name]
         current = facts.hard_limits.get(resource)
         if current is not None and hard > current and not facts.may_raise_limits:
             raise UnsupportedError(
                 f"{name}: hard limit {_limit(hard)} is above the caller's {_limit(current)}",
                 pointer=f"{at}/hard",
-                hint="only a process with CAP_SYS_RESOURCE on the host raises hard limits; raise the "
-                "caller's (limits.conf(5), systemd's Limit… settings) or ask for less",
+                hint="only CAP_SYS_RESOURCE on the host raises hard limits: raise the caller's "
+                "(limits.conf(5), systemd's LimitNOFILE= and its like) or ask for less",
             )
         limits.append(Rlimit(resource=resource, name=name, soft=soft, hard=hard, pointer=at))
     return tuple(limits)

@@ -31,7 +31,7 @@ def check_linux(linux: Linux, namespaces: dict[str, str]) -> None:
 
 
 def check_namespaces(linux: Linux) -> dict[str, str]:
-    """config-linux.md, "Namespaces": path MUST be absolute, and the same type twice MUST be an error.
+    """config-linux.md, "Namespaces": path MUST be absolute, a repeated type MUST be an error.
 
     Returns the path of each type that is there, "" for a new namespace.
     """
@@ -52,7 +52,7 @@ def check_namespaces(linux: Linux) -> dict[str, str]:
 
 
 def check_mappings(linux: Linux, namespaces: dict[str, str]) -> None:
-    """config-linux.md, "User namespace mappings": they are a user namespace's, and the kernel's rules hold."""
+    """config-linux.md, "User namespace mappings": without a user namespace they mean nothing."""
     for key in ("uidMappings", "gidMappings"):
         if linux.get(key) and "user" not in namespaces:
             raise SpecError("needs a user namespace in /linux/namespaces", pointer=f"/linux/{key}")
@@ -149,7 +149,7 @@ def _check_interface(name: str, pointer: str) -> None:
 
 
 def check_sysctl(linux: Linux, namespaces: dict[str, str]) -> None:
-    """config-linux.md, "Sysctl": parameters of the container, so of a namespace it has, never the host's."""
+    """config-linux.md, "Sysctl": parameters for the container, so of namespaces that it has."""
     for key in linux.get("sysctl", {}):
         at = join("/linux/sysctl", key)
         parts = sysctl_parts(key)
@@ -234,7 +234,7 @@ def check_personality(linux: Linux) -> None:
 
 
 def check_intel_rdt(linux: Linux) -> None:
-    """config-linux.md, "IntelRdt": memBwSchema MUST start with MB: and MUST NOT contain newlines."""
+    """config-linux.md, "IntelRdt": memBwSchema MUST start with MB: and MUST NOT have newlines."""
     schema = linux.get("intelRdt", {}).get("memBwSchema")
     if schema and (schema[:3] != "MB:" or "\n" in schema):
         raise SpecError(
@@ -243,9 +243,10 @@ def check_intel_rdt(linux: Linux) -> None:
 
 
 def check_resources(resources: Resources, pointer: str) -> None:
-    """config-linux.md, "Memory": swappiness is from 0 to 100. "Huge page limits": sizes are <n><K|M|G>B.
+    """config-linux.md, "Memory": swappiness is from 0 to 100.
 
-    "Unified": keys are files of the cgroup, so names without a slash.
+    "Huge page limits": sizes are <n><K|M|G>B. "Unified": keys are files of the cgroup, so they
+    have no slash.
     """
     swappiness = resources.get("memory", {}).get("swappiness", 0)
     if swappiness > 100:

@@ -47,6 +47,10 @@ _MOUNT = object_of(
     ("destination",),
 )
 
+HOOK_KINDS = (
+    *("prestart", "createRuntime", "createContainer"),
+    *("startContainer", "poststart", "poststop"),
+)
 _HOOKS = list_of(
     object_of(
         {"path": absolute, "args": texts, "env": texts, "timeout": integer(1, INT64)}, ("path",)
@@ -67,26 +71,16 @@ _SCHEDULER = object_of(
     {
         "policy": one_of(
             "scheduling policy",
-            "SCHED_OTHER",
-            "SCHED_FIFO",
-            "SCHED_RR",
-            "SCHED_BATCH",
-            "SCHED_ISO",
-            "SCHED_IDLE",
-            "SCHED_DEADLINE",
+            "SCHED_OTHER SCHED_FIFO SCHED_RR SCHED_BATCH SCHED_ISO SCHED_IDLE SCHED_DEADLINE",
         ),
         "nice": integer(-20, 19),
         "priority": _int32,
         "flags": list_of(
             one_of(
                 "scheduling flag",
-                "SCHED_FLAG_RESET_ON_FORK",
-                "SCHED_FLAG_RECLAIM",
-                "SCHED_FLAG_DL_OVERRUN",
-                "SCHED_FLAG_KEEP_POLICY",
-                "SCHED_FLAG_KEEP_PARAMS",
-                "SCHED_FLAG_UTIL_CLAMP_MIN",
-                "SCHED_FLAG_UTIL_CLAMP_MAX",
+                "SCHED_FLAG_RESET_ON_FORK SCHED_FLAG_RECLAIM SCHED_FLAG_DL_OVERRUN "
+                "SCHED_FLAG_KEEP_POLICY SCHED_FLAG_KEEP_PARAMS "
+                "SCHED_FLAG_UTIL_CLAMP_MIN SCHED_FLAG_UTIL_CLAMP_MAX",
             )
         ),
         "runtime": _uint64,
@@ -118,10 +112,7 @@ PROCESS = object_of(
         "ioPriority": object_of(
             {
                 "class": one_of(
-                    "I/O priority class",
-                    "IOPRIO_CLASS_RT",
-                    "IOPRIO_CLASS_BE",
-                    "IOPRIO_CLASS_IDLE",
+                    "I/O priority class", "IOPRIO_CLASS_RT IOPRIO_CLASS_BE IOPRIO_CLASS_IDLE"
                 ),
                 "priority": integer(0, 7),
             },
@@ -134,7 +125,7 @@ PROCESS = object_of(
 
 _DEVICE = object_of(
     {
-        "type": one_of("device type", "c", "b", "u", "p"),
+        "type": one_of("device type", "c b u p"),
         "path": absolute,
         "major": _int64,
         "minor": _int64,
@@ -173,7 +164,7 @@ RESOURCES = object_of(
             object_of(
                 {
                     "allow": boolean,
-                    "type": one_of("device type", "a", "c", "b", "u", "p", ""),
+                    "type": one_of("device type", "a c b u p", ""),
                     "major": _int64,
                     "minor": _int64,
                     "access": made_of("rwm", "rwm"),
@@ -260,17 +251,7 @@ _LINUX = object_of(
         "namespaces": list_of(
             object_of(
                 {
-                    "type": one_of(
-                        "namespace type",
-                        "user",
-                        "pid",
-                        "network",
-                        "mount",
-                        "ipc",
-                        "uts",
-                        "cgroup",
-                        "time",
-                    ),
+                    "type": one_of("namespace type", "user pid network mount ipc uts cgroup time"),
                     "path": text,
                 },
                 ("type",),
@@ -285,8 +266,8 @@ _LINUX = object_of(
         "resources": RESOURCES,
         "rootfsPropagation": one_of(
             "mount propagation",
-            *("private", "shared", "slave", "unbindable"),
-            *("rprivate", "rshared", "rslave", "runbindable", ""),
+            "private shared slave unbindable rprivate rshared rslave runbindable",
+            "",
         ),
         "seccomp": _SECCOMP,
         "sysctl": _strings,
@@ -294,7 +275,7 @@ _LINUX = object_of(
         "readonlyPaths": list_of(absolute),
         "mountLabel": text,
         "personality": object_of(
-            {"domain": one_of("personality", "LINUX", "LINUX32"), "flags": texts}, ("domain",)
+            {"domain": one_of("personality", "LINUX LINUX32"), "flags": texts}, ("domain",)
         ),
         "intelRdt": object_of(
             {
@@ -311,21 +292,14 @@ _LINUX = object_of(
             {
                 "mode": one_of(
                     "memory policy",
-                    "MPOL_DEFAULT",
-                    "MPOL_BIND",
-                    "MPOL_INTERLEAVE",
-                    "MPOL_WEIGHTED_INTERLEAVE",
-                    "MPOL_PREFERRED",
-                    "MPOL_PREFERRED_MANY",
-                    "MPOL_LOCAL",
+                    "MPOL_DEFAULT MPOL_BIND MPOL_INTERLEAVE MPOL_WEIGHTED_INTERLEAVE "
+                    "MPOL_PREFERRED MPOL_PREFERRED_MANY MPOL_LOCAL",
                 ),
                 "nodes": _number_list,
                 "flags": list_of(
                     one_of(
                         "memory policy flag",
-                        "MPOL_F_NUMA_BALANCING",
-                        "MPOL_F_RELATIVE_NODES",
-                        "MPOL_F_STATIC_NODES",
+                        "MPOL_F_NUMA_BALANCING MPOL_F_RELATIVE_NODES MPOL_F_STATIC_NODES",
                     )
                 ),
             },
@@ -342,19 +316,7 @@ CONFIG = object_of(
         "hostname": text,
         "domainname": text,
         "mounts": list_of(_MOUNT),
-        "hooks": object_of(
-            dict.fromkeys(
-                (
-                    "prestart",
-                    "createRuntime",
-                    "createContainer",
-                    "startContainer",
-                    "poststart",
-                    "poststop",
-                ),
-                _HOOKS,
-            )
-        ),
+        "hooks": object_of(dict.fromkeys(HOOK_KINDS, _HOOKS)),
         "annotations": _strings,
         "linux": _LINUX,
     },

@@ -63,14 +63,16 @@ def integer(low: int, high: int) -> Shape:
     return shape
 
 
-def one_of(what: str, *names: str) -> Shape:
-    """A string of a closed set; `what` names the set in the error."""
+def one_of(what: str, words: str, *more: str) -> Shape:
+    """A string of a closed set: the words and whatever else; `what` names it in the error."""
+    known = words.split()
+    names = {*known, *more}
 
     def shape(value: Any) -> None:
         if type(value) is not str:
             raise wrong_type("a string", value, "")
         if value not in names:
-            raise SpecError(f"{value!r} is no {what}: known are {', '.join(filter(None, names))}")
+            raise SpecError(f"{value!r} is no {what}: known are {', '.join(known)}")
 
     return shape
 

@@ -95,16 +95,6 @@ def check_mounts(config: Config) -> None:
 def check_hooks(config: Config) -> None:
     """config.md, "POSIX-platform Hooks": env has the same semantics as the process's."""
     for kind, hooks in config.get("hooks", {}).items():
-        if kind in HOOKS:
+        if kind in schema.HOOK_KINDS:
             for index, hook in enumerate(hooks):
                 process_rules.check_env(hook.get("env", ()), f"/hooks/{kind}/{index}/env")
-
-
-HOOKS = (
-    "prestart",
-    "createRuntime",
-    "createContainer",
-    "startContainer",
-    "poststart",
-    "poststop",
-)

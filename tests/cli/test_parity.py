@@ -75,7 +75,7 @@ spec
 spec --rootless --net host --terminal
 spec -f -
 spec x
-spec --net bridge
+spec --net none
 create --nope x
 create --preserve-fds x y
 create --preserve-fds

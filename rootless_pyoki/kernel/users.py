@@ -1,0 +1,13 @@
+"""Names of users, as the C library's name service knows them (nsswitch.conf(5)): LDAP included."""
+
+from __future__ import annotations
+
+import pwd
+
+
+def user_name(uid: int) -> str:
+    """The login name of a uid of this user namespace, "" when there is none (getpwuid(3))."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return ""

@@ -1,0 +1,210 @@
+"""The gate's record, its messages, its image and how a process becomes one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+
+import pytest
+
+from rootless_pyoki.errors import SyscallError
+from rootless_pyoki.kernel import constants as c
+from rootless_pyoki.kernel import syscalls
+from rootless_pyoki.plan.plan import Capabilities, Hook
+from rootless_pyoki.processes import gate
+from rootless_pyoki.record import replace
+from tests.processes.gate_stage import ENV, bpf, record
+
+
+def test_encode_writes_the_header_that_the_parser_reads():
+    """The fixed part is 128 bytes in the documented order, and `size` is the whole record's."""
+    caps = Capabilities(bounding=1, effective=2, inheritable=3, permitted=4, ambient=5)
+    data = gate.encode(
+        record(
+            mode=gate.RUN, fork=True, uid=7, gid=8, groups=(1, 2), capabilities=caps, nofile=(10, 20),
+            preserve=1, channel=9, lock=11, deadline_ms=30, filter=bpf({}, 0), filter_flags=2,
+        )
+    )  # fmt: skip
+    numbers = struct.unpack("=12I6i7Q", data[:128])
+    assert numbers[:12] == (gate.MAGIC, gate.VERSION, len(data), 2, 49, 7, 8, 1, 30, 2, 0, 0)
+    assert numbers[12:18] == (9, -1, 11, -1, -1, 0)
+    assert numbers[18:] == (1, 2, 3, 4, 5, 10, 20)
+
+
+def test_encode_refuses_a_nul_inside_a_string():
+    """A NUL would cut the string short for the kernel, so it never gets that far."""
+    hook = Hook(path="/x", args=("a\0b",), env=(), timeout=0, pointer="")
+    for bad in (record(path=b"/bin/\0x"), record(cwd=b"/\0"), record(start_hooks=(hook,))):
+        with pytest.raises(ValueError, match="NUL"):
+            gate.encode(bad)
+
+
+def test_messages_are_parsed_and_nothing_else_is():
+    """READY, PID and failures have exactly one form each."""
+    assert gate.parse_message(b"R") == gate.Message(kind="ready")
+    assert gate.parse_message(b"P" + struct.pack("=I", 77)) == gate.Message(kind="pid", pid=77)
+    failed = gate.parse_message(b"F" + struct.pack("=Bi", 16, errno.EACCES))
+    assert failed == gate.Message(kind="failed", step=16, errno=errno.EACCES)
+    for bad in (b"", b"R!", b"P", b"P12345", b"F", b"F1234", b"F123456", b"X"):
+        with pytest.raises(ValueError):
+            gate.parse_message(bad)
+
+
+def test_failures_have_words():
+    """Errnos are named; what a hook came to is told apart from them."""
+    assert gate.describe_failure(18, errno.ENOENT) == "execve: no such file or directory (ENOENT)"
+    assert gate.describe_failure(gate.STEP_HOOK, -3) == "start-container hook: exit status 3"
+    assert gate.describe_failure(gate.STEP_HOOK, -137) == "start-container hook: killed by signal 9"
+    assert gate.describe_failure(250, 0) == "step 250"
+
+
+def test_steps_name_every_step_of_the_gate():
+    """STEPS and the C enumeration have the same length and order of magnitude: 1...N, no hole."""
+    source = open(gate.image_path() + ".c").read()
+    body = source[source.index("STEP_RECORD = 1") :]
+    names = body[: body.index("}")].replace("= 1", "").split(",")
+    names = [name.strip() for name in names if name.strip()]
+    assert list(gate.STEPS) == list(range(1, len(names) + 1))
+    assert names[gate.STEP_HOOK - 1] == "STEP_HOOK"
+    assert [n for n, name in enumerate(names, 1) if name == "STEP_EXECVE"] == [18]
+
+
+def test_the_memfd_is_sealed_and_unreadable():
+    """Mode 0111 and every seal: no write, no resize, no chmod, no writable mapping, no further seal."""
+    fd = gate.make_memfd()
+    try:
+        assert os.fstat(fd).st_mode & 0o777 == 0o111
+        sealed = syscalls.get_seals(fd)
+        every = c.F_SEAL_WRITE | c.F_SEAL_SHRINK | c.F_SEAL_GROW | c.F_SEAL_SEAL
+        assert sealed & every == every
+        with pytest.raises(PermissionError):
+            os.pwrite(fd, b"x", 0)
+        with pytest.raises(PermissionError):
+            os.ftruncate(fd, 0)
+        if sealed & c.F_SEAL_EXEC:  # 6.3; without it only the mode bits for us, its owner, are loose
+            with pytest.raises(PermissionError):
+                os.fchmod(fd, 0o600)
+        assert not os.get_inheritable(fd)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in gate.IMAGES])
+def test_each_image_becomes_a_gate(stage, name):
+    """Every form of the image, down to the installed file, comes up, undumpable, and runs the program."""
+    made = dict(gate.IMAGES)[name]()
+    started = stage.launch(
+        record(path=b"/bin/echo", peer_uids=(0,)), ["echo", "hello"], image=made
+    ).ready()
+    assert started.commit().start() is None
+    assert started.text() == "hello\n"
+
+
+def test_a_process_that_waits_is_the_memfd_and_nobodys_to_read(stage):
+    """/proc/PID/exe is the memfd; without CAP_SYS_PTRACE over it mem, environ and fd are closed."""
+    started = stage.launch(record(), ["x"]).ready()
+    folder = f"/proc/{started.pid}"
+    if os.geteuid() == 0:
+        assert os.readlink(f"{folder}/exe") == "/memfd:pyoki-gate (deleted)"
+    # Ask as a process of the same uid without capabilities, which may read any dumpable process.
+    verdict, answer = os.pipe()
+    child = os.fork()
+    if not child:
+        for capability in range(64):
+            if os.geteuid() == 0 and capability <= 40:
+                syscalls.prctl(c.PR_CAPBSET_DROP, capability)
+        syscalls.capset(0, 0, 0)
+        refused = ""
+        for name in ("mem", "environ", "fd", "maps", "exe"):
+            try:
+                if name == "exe":
+                    os.readlink(f"{folder}/{name}")
+                elif name == "fd":
+                    os.listdir(f"{folder}/{name}")
+                else:
+                    with open(f"{folder}/{name}", "rb") as file:
+                        file.read(1)
+            except PermissionError:
+                refused += name + " "
+            except OSError:
+                pass
+        os.write(answer, refused.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(verdict, 100).decode().split() == ["mem", "environ", "fd", "maps", "exe"]
+    os.close(verdict)
+    os.close(answer)
+
+
+def test_the_waiting_gate_holds_only_what_the_record_names(stage):
+    """Neither its own memfd nor its record nor any other fd of the caller's is open any more."""
+    if os.geteuid():
+        pytest.skip("only root may look into an undumpable process")
+    started = stage.launch(record(), ["x"]).ready()
+    folder = f"/proc/{started.pid}/fd"
+    links = {int(fd): os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)}
+    assert sorted(link.split(":")[0] for fd, link in links.items() if fd > 2) == ["socket"] * 2
+
+
+def test_the_waiting_gate_is_small(stage):
+    """PSS of a created container's process: at most 24 KiB."""
+    if os.geteuid():
+        pytest.skip("only root may look into an undumpable process")
+    started = stage.launch(record(), ["x"], ENV).ready()
+    rollup = open(f"/proc/{started.pid}/smaps_rollup").read()
+    pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    assert pss <= 24, f"{pss} KiB"
+
+
+def test_a_failed_exec_leaves_the_channel_to_say_so():
+    """become() raises where execveat is refused, and the record's descriptors still work."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    broken = os.memfd_create("broken")
+    os.write(broken, b"\x7fELF nonsense")
+    os.fchmod(broken, 0o111)
+    child = os.fork()
+    if not child:
+        try:
+            gate.become(broken, record(channel=theirs.fileno()), ["x"], [])
+        except SyscallError as error:
+            theirs.send(f"{error.call} {error.errno}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert select.select([ours], [], [], 0)[0]
+    assert ours.recv(100).decode() == f"execveat {errno.ENOEXEC}"
+    ours.close()
+    theirs.close()
+    os.close(broken)
+
+
+def test_a_rubbish_record_is_told_on_the_channel(stage):
+    """What the parser refuses comes back as step 1, exit code 1."""
+    started = stage.launch(record(path=b"relative"), ["x"])
+    assert started.hear() == gate.Message(kind="failed", step=1, errno=errno.EINVAL)
+    assert started.wait() == 1
+
+
+def test_nobody_else_starts_the_gate():
+    """Executed by its path, not as /dev/fd/E, it leaves with 1 at once."""
+    assert os.spawnv(os.P_WAIT, gate.image_path(), ["gate"]) == 1
+
+
+def test_preserved_holes_do_not_confuse_the_numbers(stage):
+    """E, the record and the channel find three free neighbours whatever else is open."""
+
+    def scatter(made):
+        for number in range(5, 60, 3):
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(0, number)
+        return replace(made, preserve=0)
+
+    started = stage.launch(
+        record(path=b"/bin/echo", peer_uids=(0,)), ["echo", "x"], setup=scatter
+    ).ready()
+    assert started.commit().start() is None
+    assert started.text() == "x\n"

@@ -1,0 +1,103 @@
+"""What a test needs of the machine: a skip with the reason, or a failure where none is allowed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def require(fulfilled: object, reason: str) -> None:
+    """Skip the test for this reason, unless PYOKI_REQUIRE_KERNEL=1 asks for a failure instead."""
+    if fulfilled:
+        return
+    if os.environ.get("PYOKI_REQUIRE_KERNEL") == "1":
+        pytest.fail(f"PYOKI_REQUIRE_KERNEL=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def require_program(name: str) -> str:
+    """The absolute path of a program that is not pyoki's own, else a skip."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+def is_cgroup2(path: str) -> bool:
+    """By stat(1): Python has no statfs that tells the filesystem type."""
+    answer = subprocess.run(
+        ["stat", "-f", "-c", "%t", path], capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() == "63677270"
+
+
+def cgroup_mount() -> Path | None:
+    """Where cgroup v2 is mounted here."""
+    for path in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        if is_cgroup2(path):
+            return Path(path)
+    return None
+
+
+def own_cgroup() -> Path | None:
+    """The directory of this process's own cgroup v2, None when there is none to be seen."""
+    mount = cgroup_mount()
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::/") and mount is not None and not line.startswith("0::/.."):
+            return mount / line[4:]
+    return None
+
+
+def delegated_cgroup() -> Path | None:
+    """A directory in which this user may make cgroups and move its processes to them."""
+    own = own_cgroup()
+    if own is None:
+        return None
+    for directory in (own.parent, own):
+        writable = all(os.access(path, os.W_OK) for path in (directory, directory / "cgroup.procs"))
+        if writable and is_cgroup2(str(directory)):
+            return directory
+    return None
+
+
+def pure_v2() -> bool:
+    """Whether /sys/fs/cgroup is cgroup v2 and a subtree of it is ours."""
+    return is_cgroup2("/sys/fs/cgroup") and delegated_cgroup() is not None
+
+
+def subordinate_ids(kind: str = "uid") -> tuple[int, int] | None:
+    """(first, count) of this user's range in /etc/subuid or /etc/subgid; real root has all ids."""
+    import pwd
+
+    user = pwd.getpwuid(os.getuid())
+    if user.pw_uid == 0:
+        return 100000, 65536
+    path = Path(f"/etc/sub{kind}")
+    if not path.exists() or shutil.which("newuidmap") is None:
+        return None
+    for line in path.read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name in (user.pw_name, str(user.pw_uid)):
+            first, _, count = rest.partition(":")
+            return int(first), int(count)
+    return None
+
+
+def require_controller(directory: Path, *names: str) -> str:
+    """The first of these controllers that the cgroup has.
+
+    Skips where cgroup v1 hierarchies hold them, which is no fault of this user's delegation.
+    """
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    held = {word for line in lines for word in line.split(":")[1].split(",")}
+    wanted = [name for name in names if name not in held]
+    if not wanted:
+        pytest.skip(f"cgroup v1 hierarchies hold {', '.join(names)} here")
+    available = (directory / "cgroup.controllers").read_text().split()
+    found = [name for name in wanted if name in available]
+    require(found, f"none of {', '.join(wanted)} is delegated to this user")
+    return found[0]
