@@ -1,4 +1,4 @@
-"""The slow way in: `python -m rootless_pyoki`, and the way out of a hot bundle that lacks something.
+"""The slow way in: `python -m rootless_pyoki`; also where a hot bundle that lacks something goes.
 
 The bundle starts this file by its path, so that the package is found even where site-packages
 would not be (a `--user` install under another uid or HOME, say).

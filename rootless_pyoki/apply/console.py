@@ -14,8 +14,11 @@ from rootless_pyoki.kernel import fds, paths, syscalls
 PTMX = (5, 2)  # character device numbers of every ptmx
 
 
-def open_pair(root: int) -> tuple[int, int]:
-    """(master, slave) from /dev/pts/ptmx beneath `root`, proven to be a devpts."""
+def open_pair(root: int, proc: int) -> tuple[int, int]:
+    """(master, slave) from /dev/pts/ptmx beneath `root`, proven to be a devpts.
+
+    proc: our own procfs, since exec's /proc is already the container's.
+    """
     try:
         place = paths.resolve(root, "/dev/pts/ptmx")
         seen = syscalls.fstat(place)
@@ -25,7 +28,7 @@ def open_pair(root: int) -> tuple[int, int]:
             or seen.st_rdev != syscalls.makedev(*PTMX)
         ):
             raise HostError("/dev/pts/ptmx is not a pseudoterminal multiplexer", pointer="/process/terminal")
-        master = syscalls.openat(c.AT_FDCWD, fds.fd_path(place), c.O_RDWR | c.O_NOCTTY)
+        master = syscalls.openat(proc, f"self/fd/{place}", c.O_RDWR | c.O_NOCTTY)
         syscalls.close(place)
         syscalls.unlock_pty(master)
         return master, syscalls.open_pty_peer(master)

@@ -7,7 +7,7 @@ Before 5.2 (or where an outer seccomp profile refuses the new calls) mount(2) on
 
 from __future__ import annotations
 
-from rootless_pyoki.apply import copy_up, rootfs
+from rootless_pyoki.apply import copy_up, foreign_proc, rootfs
 from rootless_pyoki.errors import HostError, PyokiError, SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, paths, syscalls
@@ -60,15 +60,23 @@ def device_sources(devices: tuple[Device, ...]) -> list[int]:
 
 
 def mount_all(
-    mounts: tuple[Mount, ...], root: int, sources: list[int], tell: Callable[[Note], None]
+    mounts: tuple[Mount, ...],
+    root: int,
+    sources: list[int],
+    tell: Callable[[Note], None],
+    *,
+    joined_pid: bool,
 ) -> None:
-    """In the order of config.json. `tell` hears what the kernel made us do differently."""
+    """In the order of config.json. `tell` hears what the kernel made us do differently.
+
+    joined_pid: the container's pid namespace is one that we stay outside of.
+    """
     for mount, source in zip(mounts, sources, strict=True):
         try:
             if mount.remount:
                 _remount(mount, root)
             else:
-                _mount(mount, root, source, tell)
+                _mount(mount, root, source, tell, joined_pid)
         except SyscallError as error:
             raise _explain(mount, error) from None
         finally:
@@ -76,10 +84,17 @@ def mount_all(
                 fds.close_quietly(source)
 
 
-def _mount(mount: Mount, root: int, source: int, tell: Callable[[Note], None]) -> None:
+def _mount(
+    mount: Mount, root: int, source: int, tell: Callable[[Note], None], joined_pid: bool
+) -> None:
     target = _target(mount, root, source)
     try:
-        tree = source if source >= 0 else _filesystem(mount, target, tell)
+        if source >= 0:
+            tree = source
+        elif mount.kind == "proc" and joined_pid:
+            tree = foreign_proc.make(_data(mount, target), make_filesystem)
+        else:
+            tree = _filesystem(mount, target, tell)
         if mount.copy_up:
             copy_up.copy(target, tree)
         _set_attributes(mount, tree)

@@ -118,12 +118,8 @@ class Group(TyperGroup):
         return super().parse_args(ctx, respell(grammar.GLOBALS, args, in_order=True))
 
 
-def run(argv: list[str], refusal: UsageError | None, dispatch: Dispatch = entry.perform) -> int:
-    """Answer one command line; returns the exit code. UsageError for what typer refuses too.
-
-    refusal: what the grammar had against argv; said instead of typer's own words where typer can
-    only say less (a value that does not fit).
-    """
+def run(argv: list[str], dispatch: Dispatch = entry.perform) -> int:
+    """Answer one command line; returns the exit code. UsageError for what typer refuses too."""
     if not argv and "_PYOKI_COMPLETE" not in os.environ:
         argv = ["--help"]
     app = build(dispatch)

@@ -43,6 +43,7 @@ def _fill_standard_fds() -> None:
     fd = 0
     while fd <= 2:
         fd = syscalls.openat(constants.AT_FDCWD, "/dev/null", constants.O_RDWR)
+        syscalls.set_cloexec(fd, False)
     syscalls.close(fd)
 
 
@@ -150,8 +151,8 @@ def guarded(work: Callable[[], int], failure: int = EXIT_FAILURE) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return failure  # the reader of our stdout left (a failed syscall is a SyscallError)
-    except SystemExit:
-        raise
+    except SystemExit as leaving:  # click's completion ends so
+        return leaving.code if isinstance(leaving.code, int) else failure
     except BaseException as error:
         tell(error)
         return failure
@@ -220,7 +221,7 @@ def cold(argv: list[str], refusal: UsageError | None = None) -> int:
         if refusal:
             raise refusal from None
         raise PyokiError(f"help and completion need typer: {error}") from error
-    return app.run(argv, refusal)
+    return app.run(argv)
 
 
 def show_version() -> int:

@@ -6,6 +6,7 @@ credentials(7), capabilities(7), user_namespaces(7). The plan is made from these
 from __future__ import annotations
 
 from rootless_pyoki.errors import SyscallError
+from rootless_pyoki.host import subid
 from rootless_pyoki.host.id_range import IdRange
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import procfs, syscalls
@@ -15,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
+
+    Granted = tuple[str, tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]
 
 ALL_IDS = (IdRange(container=0, host=0, size=2**32 - 1),)
 
@@ -33,7 +36,7 @@ class Facts(Record):
     machine: str  # uname(2): x86_64, aarch64 ...
     no_new_privileges: bool  # setuid helpers would not help us
     hard_limits: dict[int, int]  # RLIMIT_* -> hard limit, of those that the configuration names
-    user_name: str = ""  # these three only when a default map is to be made
+    user_name: str = ""  # these three only when newuidmap is needed
     subuids: tuple[tuple[int, int], ...] = ()  # (start, count)
     subgids: tuple[tuple[int, int], ...] = ()
 
@@ -53,13 +56,20 @@ class Facts(Record):
 
 
 def gather(config: Mapping[str, Any] | None = None) -> Facts:
-    """config: a validated configuration, to ask only for what it needs; None: the least."""
+    """config: a validated configuration, to ask only for what it needs; None: the least.
+
+    Without /linux, as for exec, no map will be made and nobody's subordinate ids are read.
+    """
     effective, permitted, _ = syscalls.capget()
+    euid, egid = syscalls.geteuid(), syscalls.getegid()
     initial = procfs.in_initial_user_namespace()
     process = (config or {}).get("process") or {}
+    granted: Granted = ("", (), ())
+    if config and "linux" in config and subid.needed(config, euid, egid, effective):
+        granted = subid.granted(euid)
     return Facts(
-        euid=syscalls.geteuid(),
-        egid=syscalls.getegid(),
+        euid=euid,
+        egid=egid,
         groups=tuple(syscalls.getgroups()),
         capabilities_effective=effective,
         capabilities_permitted=permitted,
@@ -71,6 +81,9 @@ def gather(config: Mapping[str, Any] | None = None) -> Facts:
         machine=syscalls.uname()[4],
         no_new_privileges=syscalls.prctl(c.PR_GET_NO_NEW_PRIVS) == 1,
         hard_limits=hard_limits(process.get("rlimits") or ()),
+        user_name=granted[0],
+        subuids=granted[1],
+        subgids=granted[2],
     )
 
 

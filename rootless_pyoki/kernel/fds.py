@@ -81,9 +81,18 @@ def open_fds() -> list[int]:
     """The numbers of our open fds, ascending, from /proc/self/fd."""
     directory = syscalls.openat(AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY)
     try:
-        return sorted(fd for fd in map(int, syscalls.listdir(directory)) if fd != directory)
+        numbers = sorted(map(int, syscalls.listdir(directory)))
     finally:
         syscalls.close(directory)
+    return [fd for fd in numbers if _is_open(fd)]  # the listing's own are gone by now
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        syscalls.fstat(fd)
+    except SyscallError:
+        return False
+    return True
 
 
 def require_open(first: int, count: int) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pwd
-
 
 def user_name(uid: int) -> str:
     """The login name of a uid of this user namespace, "" when there is none (getpwuid(3))."""
+    import pwd  # an extension in some builds of CPython: only who asks for a name pays for it
+
     try:
         return pwd.getpwuid(uid).pw_name
     except (KeyError, OverflowError):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rootless_pyoki import log
 from rootless_pyoki.errors import SyscallError, UsageError, from_oserror
-from rootless_pyoki.host import facts, subid
+from rootless_pyoki.host import facts
 from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.lifecycle.creation import Creation
-from rootless_pyoki.plan import idmap, make
+from rootless_pyoki.plan import make
 from rootless_pyoki.processes import gate
 from rootless_pyoki.record import Record, replace
 from rootless_pyoki.spec import bundle as bundles
@@ -16,9 +16,6 @@ from rootless_pyoki.state import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from rootless_pyoki.host.facts import Facts
     from rootless_pyoki.plan.plan import Plan
     from rootless_pyoki.spec.bundle import Bundle
 
@@ -61,7 +58,7 @@ def decide(request: Request) -> tuple[Bundle, Plan]:
     validate.validate(bundle.config)
     plan = make.make(
         bundle,
-        gather(bundle.config),
+        facts.gather(bundle.config),
         id=request.id,
         no_pivot=request.no_pivot,
         no_new_keyring=request.no_new_keyring,
@@ -77,15 +74,6 @@ def decide(request: Request) -> tuple[Bundle, Plan]:
         for line in plan.describe():
             log.debug(f"plan: {line}")
     return bundle, plan
-
-
-def gather(config: dict[str, Any]) -> Facts:
-    """What this host allows, as far as the configuration asks for it."""
-    known = facts.gather(config)
-    if not idmap.needs_granted_ids(config, known):
-        return known
-    name, uids, gids = subid.granted(known.euid)
-    return replace(known, user_name=name, subuids=uids, subgids=gids)
 
 
 def preserved(request: Request) -> int:

@@ -64,7 +64,7 @@ class Creation:
             self.handle.write_config(self.bundle.raw)
             ends = self._ends(mode)
             self.launched = main.launch(self.plan, ends, self._calls())
-            for fd in (ends.lock, ends.socket, ends.console, ends.memfd, ends.proc):
+            for fd in (ends.lock, ends.socket, ends.console, ends.memfd):
                 fds.close_quietly(fd)
             if self.cgroup.path:
                 limits.apply(self.cgroup.path, self.plan.resources.files)
@@ -147,7 +147,7 @@ class Creation:
             socket, lock = self._gate_socket(), self._gate_lock()
         path = self.request.console_socket
         return Ends(
-            proc=procfs.open_proc(),
+            proc=procfs.held(),
             memfd=gate.make_memfd(),
             mode=mode,
             preserve=self.preserve,

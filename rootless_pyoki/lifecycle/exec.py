@@ -62,7 +62,7 @@ def exec_process(request: Request) -> int:
     opened = _ends(request)
     masters: list[int] = []
     launched = main.launch_joining(process, _target(found), opened, _calls(masters))
-    for fd in (opened.console, opened.memfd, opened.proc):
+    for fd in (opened.console, opened.memfd):
         fds.close_quietly(fd)
     _set_off(request, found, process, launched)
     if request.detach:
@@ -178,7 +178,7 @@ def _add_capabilities(base: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 def _ends(request: Request) -> Ends:
     return Ends(
-        proc=procfs.open_proc(),
+        proc=procfs.held(),
         memfd=gate.make_memfd(),
         mode=gate.EXEC,
         preserve=request.preserve_fds,
@@ -190,15 +190,13 @@ def _target(found: Container) -> Target:
     """Which namespaces are not our own; the pidfd is proven to be the container's."""
     pidfd = found.pidfd()
     flags = 0
-    proc = procfs.open_proc()
+    proc = procfs.held()
     try:
         for name, flag in KINDS:
             if _namespace(proc, "self", name) != _namespace(proc, str(found.state.pid), name):
                 flags |= flag
     except SyscallError as error:
         raise from_oserror(error, f"look at the namespaces of container {found.id}") from None
-    finally:
-        syscalls.close(proc)
     uid, gid = found.extras.get("working_ids", (0, 0))
     return Target(
         pidfd=pidfd,

@@ -7,7 +7,7 @@ from rootless_pyoki.cgroups import manager
 from rootless_pyoki.errors import NotFoundError, StateError, SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import syscalls
-from rootless_pyoki.lifecycle import container, pidns
+from rootless_pyoki.lifecycle import container
 from rootless_pyoki.spec import OCI_VERSION
 from rootless_pyoki.state import root as state_root
 from rootless_pyoki.state import store
@@ -55,6 +55,8 @@ def ps(*, root: str | None, id: str) -> list[int]:
     if cgroup.manager not in ("none", "disabled"):
         pids = sorted(manager.processes(cgroup))
     else:
+        from rootless_pyoki.lifecycle import pidns
+
         pids = pidns.processes(found)
     if not pids and found.status() == "stopped":
         raise StateError(f"container {found.id}: container not running")

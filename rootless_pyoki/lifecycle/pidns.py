@@ -17,7 +17,7 @@ def processes(found: Container) -> list[int]:
         return []
     if not found.owns_pid_namespace():
         return [found.state.pid]
-    proc = procfs.open_proc()
+    proc = procfs.held()
     try:
         wanted = syscalls.readlinkat(proc, f"{found.state.pid}/ns/pid")
         listing = syscalls.openat(proc, ".", c.O_RDONLY | c.O_DIRECTORY)
@@ -26,8 +26,6 @@ def processes(found: Container) -> list[int]:
         return sorted(int(n) for n in names if n.isdigit() and _namespace(proc, n) == wanted)
     except SyscallError:
         return [found.state.pid]
-    finally:
-        syscalls.close(proc)
 
 
 def _namespace(proc: int, name: str) -> str:

@@ -50,8 +50,7 @@ def run(
 def _set_off(creation: Creation, launched: Launched) -> None:
     """COMMIT, GO, poststart hooks; nothing stays when the program cannot start."""
     try:
-        main.commit(launched)
-        main.go(launched)
+        main.go(launched, commit=True)
         hooks.poststart(creation.plan.hooks, creation.hook_state("running", launched.pid))
     except BaseException:
         creation.undo()

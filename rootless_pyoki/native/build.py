@@ -43,7 +43,9 @@ class BuildError(Exception):
 def compiler() -> list[str]:
     """The compiler's command line: $CC, else the first of cc, gcc and clang that there is."""
     if not sys.platform.startswith("linux"):
-        raise BuildError("pyoki runs containers with Linux's own calls and cannot be built elsewhere")
+        raise BuildError(
+            "pyoki runs containers with Linux's own calls and cannot be built elsewhere"
+        )
     command = shlex.split(os.environ.get("CC", ""))
     if not command:
         command = [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]

@@ -235,6 +235,7 @@ static void await_start(struct gate *g)
 		if (!result)
 			break;
 		tell_failure(g, STEP_CLIENT, result);
+		call(recvfrom, client, &result, sizeof result, MSG_DONTWAIT_, 0, 0); /* unread, it would reset */
 		call(close, client);
 	}
 	call(close, g->record.fixed.socket);

@@ -16,6 +16,7 @@ from posix import execv, stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
     from typing import NoReturn
 
@@ -45,10 +46,12 @@ class Bundle:
             return place
         return ""
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         found = self.modules.get(name)
         if found is not None:
-            return ModuleSpec(name, self, is_package=found[0])
+            return ModuleSpec(name, self, is_package=found[0])  # type: ignore[arg-type]
         if name == "_json":
             return self.standard_extension(name)
         if name == "_cffi_backend":
@@ -59,13 +62,13 @@ class Bundle:
             self.go_slow()  # a module for humans: it needs site-packages
         return None
 
-    def extension(self, name: str, place: str, file: str) -> object:
+    def extension(self, name: str, place: str, file: str) -> ModuleSpec:
         if not place:
             self.go_slow()
         origin = f"{place}/{file}{self.suffix}"
         return ModuleSpec(name, Extension(name, origin, self), origin=origin)
 
-    def standard_extension(self, name: str) -> object:
+    def standard_extension(self, name: str) -> ModuleSpec | None:
         """An extension of the standard library, without listing its folders; None: not there."""
         origin = f"{sys.path[-1]}/{name}{self.suffix}"
         try:

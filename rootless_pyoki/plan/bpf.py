@@ -28,6 +28,7 @@ _RET: Final = 0x06  # BPF_RET | BPF_K
 
 _LD_NR: Final = _LD | 0 << 32
 _LD_ARCH: Final = _LD | 4 << 32
+_JGE_OVER_ONE: Final = _JGE | 1 << 16
 _WORD: Final = 0xFFFFFFFF
 
 Condition: TypeAlias = "tuple[int, str, int, int]"
@@ -59,10 +60,16 @@ def assemble(sections: list[Section], *, default: int, bad_arch: int, big: bool)
         else:
             out.append(_JEQ | size << 24 | token << 32)
         out.append(_LD_NR)
-        _emit_tree(out, ranges, 0, len(ranges), chains)
+        start = len(out)
+        _emit_tree(out, [_leaf(verdict) for _, verdict in ranges], ranges, 0, len(ranges))
+        waiting = [verdict for _, verdict in ranges if not isinstance(verdict, int)]
+        if waiting:
+            leaves = [at for at in range(start, len(out)) if out[at] == _JA]
+            for at, chain in zip(leaves, waiting):
+                chains.setdefault(chain, []).append(at)
     out.append(_RET | bad_arch << 32)
-    for chain, waiting in chains.items():
-        for at in waiting:
+    for chain, places in chains.items():
+        for at in places:
             out[at] = _JA | len(out) - at - 1 << 32
         for conditions, verdict in chain[1]:
             out += _rule(conditions, verdict, chain[0], big)
@@ -84,30 +91,30 @@ def _size(count: int) -> int:
     return size
 
 
+def _leaf(verdict: Verdict) -> int:
+    """`ret VERDICT`; for a chain a `ja` whose offset is still to come (no other `ja` has offset 0)."""
+    return _RET | verdict << 32 if isinstance(verdict, int) else _JA
+
+
 def _emit_tree(
-    out: list[int],
-    ranges: list[tuple[int, Verdict]],
-    low: int,
-    high: int,
-    chains: dict[Chain, list[int]],
+    out: list[int], leaves: list[int], ranges: list[tuple[int, Verdict]], low: int, high: int
 ) -> None:
-    """Append the tree that finds a number's range among ranges[low:high]."""
-    if high - low == 1:
-        verdict = ranges[low][1]
-        if isinstance(verdict, int):
-            out.append(_RET | verdict << 32)
-        else:
-            chains.setdefault(verdict, []).append(len(out))
-            out.append(_JA)
+    """Append the tree that finds a number's range among ranges[low:high]; leaves in their order."""
+    count = high - low
+    if count == 2:
+        out += (_JGE_OVER_ONE | ranges[low + 1][0] << 32, leaves[low], leaves[low + 1])
         return
-    half = (high - low) // 2
+    if count == 1:
+        out.append(leaves[low])
+        return
+    half = count // 2
     left = _size(half)
     if left > 255:
         out += (_JGE | 1 << 24 | ranges[low + half][0] << 32, _JA | left << 32)
     else:
         out.append(_JGE | left << 16 | ranges[low + half][0] << 32)
-    _emit_tree(out, ranges, low, low + half, chains)
-    _emit_tree(out, ranges, low + half, high, chains)
+    _emit_tree(out, leaves, ranges, low, low + half)
+    _emit_tree(out, leaves, ranges, low + half, high)
 
 
 # Steps of a comparison: (half "hi" or "lo" or "" = accumulator has it, jump, where when true, else)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from rootless_pyoki.errors import SpecError
 from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.plan.plan import Device, Note, holds
+from rootless_pyoki.plan.idmap import is_mapped
+from rootless_pyoki.plan.plan import Device, Note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _make_one(
             )
     if kind != "bind":
         for name, number, ids in (("uid", uid, uids), ("gid", gid, gids)):
-            if ids is not None and not holds(ids, number):
+            if ids is not None and not is_mapped(ids, number):
                 raise SpecError(f"{name} {number} is not mapped", pointer=f"{pointer}/{name}")
     mode = entry.get("fileMode")
     return Device(

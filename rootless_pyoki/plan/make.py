@@ -9,6 +9,7 @@ from __future__ import annotations
 from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.plan import devices, hooks, idmap, mounts, process, resources
+from rootless_pyoki.plan.mount_options import PROPAGATION
 from rootless_pyoki.plan.plan import Namespace, Note, Plan, Rootfs
 from rootless_pyoki.spec.linux_rules import sysctl_parts
 
@@ -51,7 +52,7 @@ def make(
     planned_namespaces = namespaces(linux, facts, notes)
     new = {ns.kind for ns in planned_namespaces if not ns.path}
     joined = {ns.kind for ns in planned_namespaces if ns.path}
-    id_map = _id_map(config, facts, notes) if "user" in new else None
+    id_map = idmap.make(config, facts, notes) if "user" in new else None
     annotations = config.get("annotations") or {}
     credentials = _credentials(facts, id_map, "user" in joined, annotations)
     planned_mounts = mounts.make(
@@ -163,10 +164,6 @@ def namespaces(linux: dict[str, Any], facts: Facts, notes: list[Note]) -> tuple[
     return tuple(planned)
 
 
-def _id_map(config: dict[str, Any], facts: Facts, notes: list[Note]) -> IdMap:
-    return idmap.make(config, facts, notes)
-
-
 def _credentials(
     facts: Facts, id_map: IdMap | None, joined: bool, annotations: dict[str, str]
 ) -> process.Credentials:
@@ -190,8 +187,8 @@ def _credentials(
             held=facts.capabilities_permitted,
             keep_groups=keep,
         )
-    if id_map.deny_setgroups:
-        refused = "an unprivileged caller that writes the gid map itself must deny setgroups"
+    if not idmap.may_set_groups(id_map, facts):
+        refused = "a gid map of the caller's own group alone comes with setgroups denied"
     return process.Credentials(
         uids=id_map.uids,
         gids=id_map.gids,
@@ -214,7 +211,7 @@ def _rootfs(config: dict[str, Any], bundle: str, no_pivot: bool) -> Rootfs:
     return Rootfs(
         path=path if path[:1] == "/" else f"{bundle}/{path}",
         readonly=bool(root.get("readonly")),
-        propagation=mounts.PROPAGATION[propagation] if propagation else 0,
+        propagation=PROPAGATION[propagation] if propagation else 0,
         no_pivot=no_pivot,
         masked_paths=tuple(linux.get("maskedPaths") or ()),
         readonly_paths=tuple(linux.get("readonlyPaths") or ()),

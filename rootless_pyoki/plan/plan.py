@@ -18,11 +18,6 @@ class Note(Record):
     text: str  # what was done instead, and why
 
 
-def holds(ranges: tuple[IdRange, ...], number: int) -> bool:
-    """Whether the container's id `number` is in one of the ranges."""
-    return any(r.container <= number < r.container + r.size for r in ranges)
-
-
 class IdMap(Record):
     """A new user namespace's maps and who writes them."""
 
@@ -183,7 +178,7 @@ class Plan(Record):
         return any(n.kind == kind and n.path for n in self.namespaces)
 
     def working_ids(self) -> tuple[int, int]:
-        """(uid, gid) under which the container is built: 0, or the process's own where 0 is not mapped."""
+        """(uid, gid) that build the container: 0, or the process's own where 0 is not mapped."""
         if self.idmap is None:
             return 0, 0
         uid = 0 if any(r.container == 0 for r in self.idmap.uids) else self.process.uid

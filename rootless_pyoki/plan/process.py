@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.kernel.constants import CAPABILITIES, RLIMITS
-from rootless_pyoki.plan.plan import Capabilities, Note, Process, Rlimit, holds
+from rootless_pyoki.plan.idmap import is_mapped
+from rootless_pyoki.plan.plan import Capabilities, Note, Process, Rlimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def make(
     user = process.get("user") or {}
     uid, gid = user.get("uid") or 0, user.get("gid") or 0
     for name, number, ids in (("uid", uid, credentials.uids), ("gid", gid, credentials.gids)):
-        if ids is not None and not holds(ids, number):
+        if ids is not None and not is_mapped(ids, number):
             raise _not_mapped(name, number, f"{pointer}/user/{name}")
     umask = user.get("umask")
     console = (process.get("consoleSize") or {}) if process.get("terminal") else {}
@@ -135,7 +136,7 @@ def _additional_gids(
         )
     if credentials.gids is not None:
         for index, gid in enumerate(gids):
-            if not holds(credentials.gids, gid):
+            if not is_mapped(credentials.gids, gid):
                 raise _not_mapped("gid", gid, f"{pointer}/user/additionalGids/{index}")
     return tuple(gids)
 

@@ -47,6 +47,7 @@ __all__ = [
 _EPERM = 1
 _FULL = 0xFFFFFFFFFFFFFFFF
 _LOW = 0xFFFFFFFF
+_X86_TOKEN = 0xC000003E
 _NR_SKIP = 0xFFFFFFFF  # nr of a call that a tracer asked to skip
 
 
@@ -257,88 +258,127 @@ def _integer(holder: dict[str, Any], key: str, limit: int, pointer: str) -> int:
 
 def _sections(architectures: list[Architecture], groups: list[Group], default: int) -> list[Section]:
     """Verdicts of all numbers, one section per architecture token (x86_64 and x32 share one)."""
-    tokens: dict[int, dict[int, Verdict]] = {}
-    tables: set[str] = set()
+    always = {wide: _unconditional(groups, wide) for wide in {a.wide for a in architectures}}
+    tokens: dict[int, list[Architecture]] = {}
     for architecture in architectures:
-        verdicts = tokens.setdefault(architecture.token, {})
-        verdicts.update(_verdicts(architecture, groups))
-        tables.add(architecture.table)
-    x32_bit = seccomp_abi.X32_BIT
+        tokens.setdefault(architecture.token, []).append(architecture)
     sections = []
-    for token, verdicts in tokens.items():
-        ranges: list[tuple[int, Verdict]] = [(0, default)]
-        after = 0
-        last: Verdict = default
-        for number in sorted(verdicts):
-            if number != after and last != default:
-                ranges.append((after, default))
-                last = default
-            verdict = verdicts[number]
-            if verdict != last:
-                if number:
-                    ranges.append((number, verdict))
-                else:
-                    ranges[0] = (0, verdict)
-                last = verdict
-            after = number + 1
-        if last != default:
-            ranges.append((after, default))
-        if token == 0xC000003E and "x32" not in tables:
-            ranges += [(x32_bit, seccomp_abi.RET_KILL_THREAD), (_NR_SKIP, default)]
-        elif token == 0xC000003E and "x86_64" not in tables:
-            if ranges[0] == (0, default) and len(ranges) > 1 and ranges[1][0] == x32_bit:
-                ranges[0] = (0, seccomp_abi.RET_KILL_THREAD)
-            else:
-                ranges[0:1] = [(0, seccomp_abi.RET_KILL_THREAD), (x32_bit, default)]
+    for token, sharing in tokens.items():
+        runs = []
+        for architecture in sharing:
+            verdicts = _verdicts(architecture, groups, always[architecture.wide])
+            for first, names in seccomp_abi.table(architecture.table):
+                runs.append((first, [*map(verdicts.get, names.split())]))
+        runs.sort(key=_first)
+        ranges = _ranges(runs, default)
+        if token == _X86_TOKEN and len(sharing) == 1:
+            _exclude_other_abi(ranges, sharing[0].table, default)
         sections.append((token, ranges))
     return sections
 
 
-def _verdicts(architecture: Architecture, groups: list[Group]) -> dict[int, Verdict]:
-    """number → verdict on one architecture, of the calls that some group names."""
-    table = seccomp_abi.numbers(architecture.table)
-    always: dict[int | None, int] = {}  # None collects the names this architecture lacks
-    rules: dict[int, list[tuple[tuple[Condition, ...], int, str]]] = {}
+def _first(run: tuple[int, list[Verdict | None]]) -> int:
+    return run[0]
+
+
+def _ranges(
+    runs: list[tuple[int, list[Verdict | None]]], default: int
+) -> list[tuple[int, Verdict]]:
+    """Neighbours with one verdict become a range; None, holes and what lies between runs: default.
+
+    A second name of a number (a run inside another) decides where the first has no verdict.
+    """
+    ranges: list[tuple[int, Verdict]] = []
+    last: Verdict | None = default
+    after = 0  # the number behind what has been seen
+    while runs:
+        first, verdicts = runs.pop(0)
+        while runs and runs[0][0] < first + len(verdicts):
+            at, again = runs.pop(0)
+            if verdicts[at - first] is None:
+                verdicts[at - first] = again[0]
+        if after < first and last != default:
+            ranges.append((after, default))
+            last = default
+        number = first
+        for verdict in verdicts:
+            if verdict is None:
+                verdict = default
+            if verdict != last:
+                ranges.append((number, verdict))
+                last = verdict
+            number += 1
+        after = number
+    if last != default:
+        ranges.append((after, default))
+    if not ranges or ranges[0][0]:
+        ranges.insert(0, (0, default))
+    return ranges
+
+
+def _exclude_other_abi(ranges: list[tuple[int, Verdict]], table: str, default: int) -> None:
+    """x86_64 and x32 share a token: calls of the one that is not listed count as a bad architecture.
+
+    -1 as x86_64 number is what a tracer sets to skip a call: it gets the default.
+    """
+    kill = seccomp_abi.RET_KILL_THREAD
+    if table == "x86_64":
+        ranges += [(seccomp_abi.X32_BIT, kill), (_NR_SKIP, default)]
+    elif len(ranges) > 1 and ranges[1][0] == seccomp_abi.X32_BIT:
+        ranges[0] = (0, kill)
+    else:
+        ranges[0:1] = [(0, kill), (seccomp_abi.X32_BIT, default)]
+
+
+def _unconditional(groups: list[Group], wide: bool) -> dict[str, int]:
+    """name → verdict of the first group that names it and whose conditions always hold."""
+    always: dict[str, int] = {}
+    for group in reversed(groups):
+        if not group.conditions or () in [_narrowed(one, wide) for one in group.conditions]:
+            always.update(dict.fromkeys(group.names, group.verdict))
+    return always
+
+
+def _verdicts(
+    architecture: Architecture, groups: list[Group], always: dict[str, int]
+) -> dict[str, Verdict]:
+    """name → verdict on one architecture; `always`: those without conditions there."""
+    rules: dict[str, list[tuple[tuple[Condition, ...], int, str]]] = {}
     for group in groups:
-        verdict = group.verdict
-        if not group.conditions:
+        seen = [_narrowed(conditions, architecture.wide) for conditions in group.conditions]
+        for conditions in seen:
             for name in group.names:
-                always.setdefault(table.get(name), verdict)
-            if architecture.socketcall < 0:
-                continue
-        for number, conditions in _conditional(architecture, table, group):
-            if conditions:
-                rules.setdefault(number, []).append((conditions, verdict, group.pointer))
-            else:
-                always.setdefault(number, verdict)
-    verdicts: dict[int, Verdict] = {n: v for n, v in always.items() if n is not None}
-    for number, alternatives in rules.items():
-        if number not in verdicts:
-            verdicts[number] = (architecture.wide, _ordered(alternatives, architecture.wide))
+                rules.setdefault(name, []).append((conditions, group.verdict, group.pointer))
+        if architecture.socketcall >= 0:
+            for name, conditions in _multiplexed(architecture, group.names, seen, always):
+                rules.setdefault(name, []).append((conditions, group.verdict, group.pointer))
+    verdicts: dict[str, Verdict] = {**always}
+    for name, alternatives in rules.items():
+        if name not in verdicts:
+            verdicts[name] = (architecture.wide, _ordered(alternatives))
     return verdicts
 
 
-def _conditional(
-    architecture: Architecture, table: dict[str, int], group: Group
-) -> list[tuple[int, tuple[Condition, ...]]]:
-    """(number, conditions as this architecture sees them) of a group: argument rules, and the
-    calls that hide behind socketcall and ipc."""
-    seen = [_narrowed(conditions, architecture.wide) for conditions in group.conditions]
-    found = [
-        (table[name], conditions) for name in group.names if name in table for conditions in seen
-    ]
-    if architecture.socketcall < 0:
-        return found
-    for calls, number in (
-        (seccomp_abi.SOCKET_CALLS, architecture.socketcall),
-        (seccomp_abi.IPC_CALLS, architecture.ipc),
+def _multiplexed(
+    architecture: Architecture,
+    names: list[str],
+    alternatives: list[tuple[Condition, ...]],
+    always: dict[str, int],
+) -> list[tuple[str, tuple[Condition, ...]]]:
+    """("socketcall" or "ipc", conditions) for the names that hide behind one of them."""
+    found = []
+    for multiplexer, calls in (
+        ("socketcall", seccomp_abi.SOCKET_CALLS),
+        ("ipc", seccomp_abi.IPC_CALLS),
     ):
-        for name in group.names:
+        if multiplexer in always:
+            continue
+        for name in names:
             if name in calls:
                 which = (0, "EQ", _FULL if architecture.wide else _LOW, calls[name])
-                for conditions in seen or [()]:
+                for conditions in alternatives or [()]:
                     others = [condition for condition in conditions if condition[0]]
-                    found.append((number, (which, *others)))
+                    found.append((multiplexer, (which, *others)))
     return found
 
 
@@ -353,7 +393,7 @@ def _narrowed(conditions: tuple[Condition, ...], wide: bool) -> tuple[Condition,
 
 
 def _ordered(
-    alternatives: list[tuple[tuple[Condition, ...], int, str]], wide: bool
+    alternatives: list[tuple[tuple[Condition, ...], int, str]],
 ) -> tuple[tuple[tuple[Condition, ...], int], ...]:
     """The rules of one call in the order of trying, each once.
 

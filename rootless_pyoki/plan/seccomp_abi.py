@@ -64,7 +64,7 @@ class Architecture(Record):
     wide: bool  # arguments have 64 bits that count
     big: bool  # big endian
     table: str  # the table of system call numbers
-    socketcall: int = -1  # numbers of the multiplexed calls, -1 where there are none
+    socketcall: int = -1  # numbers of the multiplexers, -1 where there are none
     ipc: int = -1
 
 
@@ -171,14 +171,23 @@ def native(machine: str, byteorder: str) -> str:
     return ""
 
 
-def numbers(table: str) -> dict[str, int]:
-    """name → number of every call in a table; loads the rarer tables only when asked for one."""
+def table(name: str) -> tuple[tuple[int, str], ...]:
+    """Runs of calls in the order of their numbers: (number of the first, names; "-" is a hole).
+
+    A run that starts inside an earlier one gives second names. Loads the rarer tables only when asked
+    for one of them.
+    """
     from rootless_pyoki.plan.syscall_numbers import TABLES
 
-    if table not in TABLES:
+    if name not in TABLES:
         from rootless_pyoki.plan.syscall_numbers_rare import TABLES
+    return TABLES[name]
+
+
+def numbers(name: str) -> dict[str, int]:
+    """name → number of every call in a table."""
     known: dict[str, int] = {}
-    for first, names in TABLES[table]:
+    for first, names in table(name):
         known.update(zip(names.split(), range(first, first + 1000)))
     known.pop("-", None)
     return known

@@ -40,7 +40,7 @@ def run(
     process.name_the_host(plan)
     if plan.loopback_up:
         process.bring_loopback_up()
-    mounts.mount_all(plan.mounts, root, sources, teller(main))
+    mounts.mount_all(plan.mounts, root, sources, teller(main), joined_pid=plan.joins("pid"))
     devices.populate(plan.devices, root, device_sources)
     devices.make_links(root, ptmx=any(m.kind == "devpts" for m in plan.mounts))
     if plan.process.terminal:
@@ -61,7 +61,7 @@ def run(
 
 
 def _make_terminal(plan: Plan, ends: Ends, main: int, root: int) -> None:
-    master, slave = console.open_pair(root)
+    master, slave = console.open_pair(root, ends.proc)
     if plan.process.console_rows or plan.process.console_columns:
         syscalls.set_window(slave, plan.process.console_rows, plan.process.console_columns)
     console.bind_console(root, slave)

@@ -60,7 +60,7 @@ def run(process: Process, target: Target, ends: Ends, main: int) -> None:
     _take_ids(target)
     syscalls.prctl(c.PR_SET_PDEATHSIG, c.SIGKILL)
     if process.terminal:
-        master, slave = console.open_pair(root)
+        master, slave = console.open_pair(root, ends.proc)
         if process.console_rows or process.console_columns:
             syscalls.set_window(slave, process.console_rows, process.console_columns)
         init.send_master(ends, main, master)

@@ -200,12 +200,27 @@ def limit(launched: Launched, process: Process) -> None:
 
 
 def commit(launched: Launched) -> None:
-    """All is recorded: the gate may outlive us."""
+    """All is recorded: the gate may outlive us. For a gate that `start` will call.
+
+    It answers by closing its end: until then our death would still be its own (PR_SET_PDEATHSIG).
+    """
     _tell(launched, protocol.COMMIT)
+    try:
+        kind, _, _ = channel.receive(launched.channel)
+    except channel.Gone:
+        return
+    finally:
+        fds.close_quietly(launched.channel)
+    raise protocol.ProtocolError(f"the gate said {kind!r} to COMMIT")
 
 
-def go(launched: Launched) -> None:
-    """Let a gate that waits on its channel become the program; raises ChildError if it cannot."""
+def go(launched: Launched, *, commit: bool = False) -> None:
+    """Let a gate that waits on its channel become the program; raises ChildError if it cannot.
+
+    commit: it waits for COMMIT before (gate.RUN).
+    """
+    if commit:
+        _tell(launched, protocol.COMMIT)
     _tell(launched, protocol.GO)
     try:
         kind, body, _ = channel.receive(launched.channel)

@@ -116,7 +116,7 @@ def typed(words: list[str]) -> object:
         return 0
 
     try:
-        app.run(words, None, dispatch)
+        app.run(words, dispatch)
     except UsageError:
         return "refused"
     assert len(seen) == 1
@@ -145,7 +145,7 @@ def test_enough_lines() -> None:
 @pytest.mark.parametrize("verb", list(grammar.VERBS))
 def test_help_names_every_option(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`VERB --help` succeeds and shows each option that is not hidden."""
-    assert app.run([verb, "--help"], None) == 0
+    assert app.run([verb, "--help"]) == 0
     text = capsys.readouterr().out
     for option in grammar.VERBS[verb].options:
         assert option[1][-1] in text
@@ -153,7 +153,7 @@ def test_help_names_every_option(verb: str, capsys: pytest.CaptureFixture[str]) 
 
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     """`pyoki`, `pyoki --help`: every verb is in the list, and what is hidden is not."""
-    assert app.run(["-h"], None) == 0
+    assert app.run(["-h"]) == 0
     text = capsys.readouterr().out
     assert all(f"  {verb}" in text for verb in grammar.VERBS)
     assert "--criu" not in text

@@ -73,10 +73,12 @@ LATER_OF = {
     "riscv64": {258: "riscv_hwprobe"},
 }
 
+LACKING = {"x32": {"map_shadow_stack"}}  # of LATER, what an architecture does not have
+
 # not calls: limits, bases and masks
 NO_CALL = re.compile(
-    r"(reserved\d+|unused\d+|syscalls|syscall_count|arch_specific_syscall|SYSCALL_BASE|OABI_SYSCALL_BASE|SYSCALL_MASK|Linux.*"
-    r"|(O32|64|N32)_Linux.*)$"
+    r"(syscalls|syscall_count|arch_specific_syscall|(OABI_)?SYSCALL_BASE|SYSCALL_MASK"
+    r"|reserved\d+|unused\d+|((O32|64|N32)_)?Linux.*)$"
 )
 
 
@@ -120,7 +122,8 @@ def segments_of(table: str, numbers: dict[str, int]) -> list[tuple[int, str]]:
     base = BASES.get(table, 0)
     numbers = dict(numbers)
     for offset, name in {**LATER, **LATER_OF.get(table, {})}.items():
-        numbers.setdefault(name, base + offset)
+        if name not in LACKING.get(table, ()):
+            numbers.setdefault(name, base + offset)
     runs: list[tuple[int, list[str]]] = []
     again: list[tuple[int, str]] = []
     for number, name in sorted((number, name) for name, number in numbers.items()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import pwd
 import resource
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from rootless_pyoki.host import facts
 from rootless_pyoki.kernel.constants import RLIMITS
-from tests.support.needs import require
+from tests.support.needs import require, subordinate_ids
 
 STATUS = dict(
     line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line
@@ -60,6 +61,19 @@ def test_limits_are_read_only_when_asked() -> None:
     asked = {"process": {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1}]}}
     expected = 2**64 - 1 if hard == resource.RLIM_INFINITY else hard
     assert facts.gather(asked).hard_limits == {RLIMITS["RLIMIT_NOFILE"]: expected}
+
+
+def test_subordinate_ids_are_read_only_when_a_map_needs_them() -> None:
+    """Who may write any map, and who makes none, is spared the files."""
+    linux = {"namespaces": [{"type": "mount"}]}
+    asked = facts.gather({"process": {}, "linux": linux})
+    may_write_any = int(STATUS["CapEff"], 16) >> 6 & 3 == 3  # CAP_SETGID, CAP_SETUID
+    name = "" if may_write_any else pwd.getpwuid(os.geteuid()).pw_name
+    assert asked.user_name == name
+    granted = None if may_write_any else subordinate_ids()
+    assert asked.subuids[:1] == (() if granted is None else (granted,))
+    none = facts.gather({"process": {}})
+    assert (none.user_name, none.subuids, none.subgids) == ("", (), ())
 
 
 INSIDE = """

@@ -16,7 +16,7 @@ InChild = Callable[..., Any]
 
 
 def run_in_child(function: Callable[[], Any], flags: int = 0) -> Any:
-    """Call the function in a clone()d child; return what it returns (as JSON), or fail with its traceback."""
+    """Call the function in a clone()d child: what it returns (through JSON), or its traceback."""
     reader, writer = syscalls.pipe()
     pid = syscalls.clone(flags)
     if pid == 0:
@@ -55,7 +55,11 @@ def in_user_namespace() -> InChild:
 
         def inside() -> Any:
             syscalls.unshare(constants.CLONE_NEWUSER | constants.CLONE_NEWNS | flags)
-            for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            for name, text in (
+                ("setgroups", "deny"),
+                ("uid_map", f"0 {uid} 1"),
+                ("gid_map", f"0 {gid} 1"),
+            ):
                 with open(f"/proc/self/{name}", "w") as file:
                     file.write(text)
             return function()

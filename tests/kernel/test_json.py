@@ -14,8 +14,14 @@ from hypothesis import strategies as st
 from rootless_pyoki.kernel import json
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -51,8 +57,9 @@ def test_pretty_is_the_indented_form(value: Any) -> None:
 
 
 SNIPPETS = st.sampled_from(
-    ['{', '}', '[', ']', ',', ':', '"', '"a"', '1', '-', '0', '01', '1e5', '.5', '1.', 'true', 'nul', 'null',
-     'NaN', '-Infinity', ' ', '\n', '\t', '\x0b', '\x00', '\\', '"\\ud800"', '"\\u12"', '"\x01"', '\ufeff', 'ä', "'a'"]
+    ['{', '}', '[', ']', ',', ':', '"', '"a"', '1', '-', '0', '01', '1e5', '.5', '1.', 'true',
+     'nul', 'null', 'NaN', '-Infinity', ' ', '\n', '\t', '\x0b', '\x00', '\\', '"\\ud800"',
+     '"\\u12"', '"\x01"', '\ufeff', 'ä', "'a'"]
 )  # fmt: skip
 
 
@@ -87,7 +94,7 @@ def test_any_bytes(data: bytes) -> None:
     [
         (b'{"a": 1,\n "b": }', "value expected: line 2 column 7"),
         (b'{"a" 1}', "line 1 column 6"),
-        (b'{a: 1}', "line 1 column 2"),
+        (b"{a: 1}", "line 1 column 2"),
         (b"", "value expected: line 1 column 1"),
         (b"{} x", "unexpected data after the value: line 1 column 4"),
         (b"\xef\xbb\xbf{}", "line 1 column 1"),
@@ -117,7 +124,13 @@ def test_bad_input(
 
 def test_big_numbers_and_surrogates() -> None:
     """Integers keep all digits, floats overflow as the oracle's, escapes may be lone surrogates."""
-    for data in (b"123456789012345678901234567890", b"1e400", b"-0", b"-0.0", b'"\\ud83d\\ude00\\udc80"'):
+    for data in (
+        b"123456789012345678901234567890",
+        b"1e400",
+        b"-0",
+        b"-0.0",
+        b'"\\ud83d\\ude00\\udc80"',
+    ):
         assert same_type_and_value(json.loads(data), oracle.loads(data))
 
 
@@ -145,7 +158,7 @@ def test_what_cannot_be_written() -> None:
 
 
 def test_a_mistake_imports_nothing() -> None:
-    """In a bare interpreter a syntax error loads neither json nor re, and leaves no stand-in behind."""
+    """In a bare interpreter a mistake loads neither json nor re, and leaves no stand-in."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from rootless_pyoki.kernel import json\n"

@@ -14,7 +14,6 @@ import pytest
 
 from rootless_pyoki.errors import SyscallError
 from rootless_pyoki.kernel import constants, syscalls
-
 from tests.kernel.conftest import InChild
 
 
@@ -40,10 +39,11 @@ def test_clone_runs_at_fork_hooks() -> None:
     """The interpreter is told of the fork, as os.fork() tells it."""
     script = (
         "import os\n"
+        "say = lambda word: os.write(1, word)\n"
         "from rootless_pyoki.kernel import syscalls\n"
-        "os.register_at_fork(before=lambda: print('before', flush=True),\n"
-        "    after_in_parent=lambda: print('parent', flush=True),\n"
-        "    after_in_child=lambda: print('child', flush=True))\n"
+        "os.register_at_fork(before=lambda: say(b'before '),\n"
+        "    after_in_parent=lambda: say(b'parent '),\n"
+        "    after_in_child=lambda: say(b'child '))\n"
         "pid = syscalls.clone(0)\n"
         "if pid == 0: os._exit(0)\n"
         "syscalls.waitpid(pid)\n"
@@ -103,7 +103,8 @@ def test_unshare_and_setns_by_pidfd(in_child: InChild) -> None:
         try:
             syscalls.setns(pidfd, flags)
             same = [
-                os.stat(f"/proc/self/ns/{kind}").st_ino == os.stat(f"/proc/{target}/ns/{kind}").st_ino
+                os.stat(f"/proc/self/ns/{kind}").st_ino
+                == os.stat(f"/proc/{target}/ns/{kind}").st_ino
                 for kind in ("user", "uts")
             ]
         finally:
@@ -153,7 +154,14 @@ def test_capabilities_of_a_user_namespace(in_user_namespace: InChild) -> None:
         syscalls.capset(wanted, wanted, 1 << constants.CAP_SETPCAP)
         with open("/proc/self/status") as status:
             lines = dict(line.rstrip().split(":\t", 1) for line in status if line.startswith("Cap"))
-        return [permitted, inheritable, wanted, int(lines["CapEff"], 16), int(lines["CapInh"], 16), syscalls.capget()]
+        return [
+            permitted,
+            inheritable,
+            wanted,
+            int(lines["CapEff"], 16),
+            int(lines["CapInh"], 16),
+            syscalls.capget(),
+        ]
 
     permitted, inheritable, wanted, effective_now, inheritable_now, again = in_user_namespace(child)
     assert permitted >> constants.CAPABILITIES["CAP_BPF"] & 1
@@ -306,7 +314,9 @@ def test_execveat_by_descriptor(tmp_path: object) -> None:
         try:
             os.dup2(writer, 1)
             fd = os.open("/usr/bin/env", os.O_PATH | os.O_CLOEXEC)
-            syscalls.execveat(fd, "", ["env"], [b"A=\xff", "B=\udcfe", "C=ä"], constants.AT_EMPTY_PATH)
+            syscalls.execveat(
+                fd, "", ["env"], [b"A=\xff", "B=\udcfe", "C=ä"], constants.AT_EMPTY_PATH
+            )
         finally:
             os._exit(99)
     os.close(writer)

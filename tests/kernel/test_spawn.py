@@ -11,7 +11,6 @@ import pytest
 
 from rootless_pyoki.errors import SyscallError
 from rootless_pyoki.kernel import constants, syscalls
-
 from tests.kernel.conftest import InChild
 
 ENVIRONMENT = ["PATH=/usr/bin:/bin", "LC_ALL=C"]
@@ -49,7 +48,10 @@ def test_two_hundred_in_a_loop(no_leak: None) -> None:
     for number in range(200):
         reader, writer = syscalls.pipe()
         spawned = syscalls.spawn(
-            "/bin/sh", ["sh", "-c", 'echo "$1 $V"', "sh", str(number)], [f"V={number * 2}"], stdout=writer
+            "/bin/sh",
+            ["sh", "-c", 'echo "$1 $V"', "sh", str(number)],
+            [f"V={number * 2}"],
+            stdout=writer,
         )
         os.close(writer)
         syscalls.spawn_result(spawned)
@@ -64,14 +66,12 @@ def test_two_hundred_in_a_loop(no_leak: None) -> None:
 
 def test_many_at_once(no_leak: None) -> None:
     """Children that share our memory at the same time do not disturb each other."""
-    running = [
-        syscalls.spawn("/bin/sh", ["sh", "-c", f"exit {n}"], ENVIRONMENT) for n in range(20)
-    ]
+    running = [syscalls.spawn("/bin/sh", ["sh", "-c", f"exit {n}"], ENVIRONMENT) for n in range(20)]
     assert [finish(one) >> 8 for one in running] == list(range(20))
 
 
 def test_missing_program(no_leak: None) -> None:
-    """ENOENT comes from spawn_result() with the call and the path; the child is there to be reaped."""
+    """ENOENT comes from spawn_result() with call and path; the child is there to be reaped."""
     spawned = syscalls.spawn("/nonexistent/helper", ["helper"], [])
     with pytest.raises(SyscallError) as caught:
         syscalls.spawn_result(spawned)
@@ -97,7 +97,9 @@ def test_bad_working_directory(tmp_path: Path, no_leak: None) -> None:
 def test_stderr_is_captured(no_leak: None) -> None:
     """What a helper complains about comes through the pipe it was given."""
     reader, writer = syscalls.pipe()
-    spawned = syscalls.spawn("/bin/sh", ["sh", "-c", "echo no >&2; exit 3"], ENVIRONMENT, stderr=writer)
+    spawned = syscalls.spawn(
+        "/bin/sh", ["sh", "-c", "echo no >&2; exit 3"], ENVIRONMENT, stderr=writer
+    )
     os.close(writer)
     with open(reader, "rb") as stream:
         assert stream.read() == b"no\n"
@@ -129,10 +131,11 @@ def test_standard_descriptors_may_be_swapped(in_child: InChild) -> None:
     def child() -> list[str]:
         read_end, write_end = os.pipe()
         os.dup2(write_end, 0)
-        answer, writer = os.pipe()
         os.dup2(read_end, 1)
         os.close(2)  # so that the status pipe may land there
-        spawned = syscalls.spawn("/bin/sh", ["sh", "-c", "echo out; exec 1>&-"], ENVIRONMENT, stdin=1, stdout=0)
+        spawned = syscalls.spawn(
+            "/bin/sh", ["sh", "-c", "echo out; exec 1>&-"], ENVIRONMENT, stdin=1, stdout=0
+        )
         status = finish(spawned)
         return [os.read(read_end, 10).decode(), str(status)]
 
@@ -158,7 +161,9 @@ def test_signals_are_reset(in_child: InChild) -> None:
         syscalls.sigprocmask(constants.SIG_BLOCK, mask)
         before = syscalls.sigprocmask(constants.SIG_BLOCK, 0)
         out = output_of("cat /proc/self/status").decode().splitlines()
-        out = [word for line in out if line[:4] in ("SigB", "SigI", "SigC") for word in line.split()]
+        out = [
+            word for line in out if line[:4] in ("SigB", "SigI", "SigC") for word in line.split()
+        ]
         return [out, before == syscalls.sigprocmask(constants.SIG_BLOCK, 0), before & mask == mask]
 
     out, same_mask, was_blocked = in_child(child)

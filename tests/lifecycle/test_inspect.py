@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -51,6 +52,12 @@ def remember(root: str, id: str, pid: int, **extras: object) -> None:
     syscalls.close(place)
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it and wait until it is a zombie."""
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
 def test_state_of_running(root: str, sleeper: subprocess.Popen[bytes]) -> None:
     """runc's members, in its order."""
     remember(root, "one", sleeper.pid)
@@ -84,7 +91,7 @@ def test_state_of_created(root: str, sleeper: subprocess.Popen[bytes]) -> None:
 def test_state_of_stopped(root: str, sleeper: subprocess.Popen[bytes]) -> None:
     """A zombie is stopped, and so is what is gone: pid 0."""
     remember(root, "one", sleeper.pid)
-    sleeper.kill()
+    end(sleeper)
     for _ in range(2):
         view = inspect.state(root=root, id="one")
         assert (view["status"], view["pid"]) == ("stopped", 0)
@@ -127,7 +134,7 @@ def test_ps_without_cgroup(root: str, sleeper: subprocess.Popen[bytes]) -> None:
     """A shared pid namespace and no cgroup: only the first process is known to be its."""
     remember(root, "one", sleeper.pid)
     assert inspect.ps(root=root, id="one") == [sleeper.pid]
-    sleeper.kill()
+    end(sleeper)
     with pytest.raises(StateError, match="container not running"):
         inspect.ps(root=root, id="one")
 

@@ -67,4 +67,6 @@ def test_extension(tmp_path: Path) -> None:
     command = [*options["extra_compile_args"], f"-I{tmp_path}", f"-I{include}"]
     command += [f"-I{folder}" for folder in options["include_dirs"]]
     command += [f"-D{name}={value}" for name, value in options["define_macros"]]
-    build.run_compiler([*command, "-fPIC", "-c", "-o", str(tmp_path / "x.o"), str(tmp_path / "_syscalls.c")])
+    build.run_compiler(
+        [*command, "-fPIC", "-c", "-o", str(tmp_path / "x.o"), str(tmp_path / "_syscalls.c")]
+    )

@@ -55,7 +55,7 @@ def test_no_bundle(installed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["rootless_pyoki/native/_syscalls", "_cffi_backend"])
 def test_useless_extension(installed: Path, tmp_path: Path, missing: str) -> None:
-    """A bundle that cannot load an extension hands over to the slow way, whose error is Python's."""
+    """A bundle that cannot load an extension hands over to the slow way, which says why."""
     (extension,) = (installed / SITE).glob(f"{missing}.*.so")
     shutil.move(extension, tmp_path / "away")
     extension.touch()

@@ -85,7 +85,7 @@ def test_python3_beside(prefix: Path) -> None:
 
 def test_closed_stdio(prefix: Path) -> None:
     """Closed standard fds become /dev/null, so that no file of ours ever lands there."""
-    script = "#!/bin/sh\nfor fd in 0 1 2; do readlink /proc/$$/fd/$fd; done > \"${0%/*}/told\"\n"
+    script = '#!/bin/sh\nfor fd in 0 1 2; do readlink /proc/$$/fd/$fd; done > "${0%/*}/told"\n'
     interpreter(prefix / "bin/python3.99")
     (prefix / "bin/python3.99").write_text(script)
     subprocess.run(

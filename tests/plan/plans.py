@@ -32,7 +32,7 @@ ROOT = Facts(
     no_new_privileges=False,
     hard_limits={},
 )
-RANGE = (IdRange(container=0, host=100000, size=65536),)
+RANGE = ((100000, 65536),)
 USER = replace(
     ROOT,
     euid=1000,
@@ -59,7 +59,10 @@ MINIMAL: dict[str, Any] = {
     "linux": {"namespaces": [{"type": kind} for kind in KINDS]},
 }
 MAPPINGS = {
-    key: [{"containerID": 0, "hostID": 1000, "size": 1}, {"containerID": 1, "hostID": 100000, "size": 99}]
+    key: [
+        {"containerID": 0, "hostID": 1000, "size": 1},
+        {"containerID": 1, "hostID": 100000, "size": 99},
+    ]
     for key in ("uidMappings", "gidMappings")
 }
 
@@ -75,7 +78,7 @@ def config(
 ) -> dict[str, Any]:
     """The smallest configuration and these members more.
 
-    without: kinds of namespaces to leave out; own_user: with a new user namespace that has ids 0-99.
+    without: kinds of namespaces to leave out; own_user: with a user namespace that has ids 0-99.
     """
     made = copy.deepcopy(MINIMAL)
     spaces = [entry for entry in made["linux"]["namespaces"] if entry["type"] not in without]
@@ -102,5 +105,5 @@ def make(configuration: dict[str, Any], facts: Facts = ROOT, **options: Any) -> 
 def make_mount(facts: Facts = ROOT, **members: Any) -> Mount:
     """The one mount of a configuration with these members of it."""
     members.setdefault("destination", "/there")
-    planned, = make(config(mounts=[members]), facts).mounts
+    (planned,) = make(config(mounts=[members]), facts).mounts
     return planned

@@ -70,9 +70,8 @@ def test_a_bound_node_is_not_covered() -> None:
 
 def test_device_of_the_configuration_by_root() -> None:
     """Mode, owner and numbers are those asked for; type bits in fileMode do no harm."""
-    entry = {
-        "path": "/dev/sd", "type": "b", "major": 8, "minor": 1, "fileMode": 0o060640, "uid": 3, "gid": 4
-    }  # fmt: skip
+    entry = {"path": "/dev/sd", "type": "b", "major": 8, "minor": 1}
+    entry.update(fileMode=0o060640, uid=3, gid=4)
     device = devices(devices=[entry])["/dev/sd"]
     assert (device.kind, device.mode) == ("mknod", c.S_IFBLK | 0o640)
     assert (device.major, device.minor, device.uid, device.gid) == (8, 1, 3, 4)

@@ -36,7 +36,7 @@ def test_namespaces_keep_their_order() -> None:
 def test_a_user_namespace_is_added_for_an_unprivileged_caller() -> None:
     """Without one no other could be made; that it was added is noted."""
     plan = plans.make(plans.config(), plans.USER)
-    assert [ns.kind for ns in plan.namespaces][0] == "user"
+    assert plan.namespaces[0].kind == "user"
     assert plan.idmap is not None
     assert "/linux/namespaces" in [note.pointer for note in plan.notes]
 
@@ -87,7 +87,11 @@ def test_sysctl(key: str, path: str) -> None:
 
 def test_rootfs() -> None:
     """The path is the bundle's unless absolute; propagation as mount(2) wants it."""
-    linux = {"rootfsPropagation": "rslave", "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"]}
+    linux = {
+        "rootfsPropagation": "rslave",
+        "maskedPaths": ["/proc/kcore"],
+        "readonlyPaths": ["/proc/sys"],
+    }
     made = plans.config(linux=linux, root={"path": "fs", "readonly": True})
     rootfs = plans.make(made, no_pivot=True).rootfs
     assert (rootfs.path, rootfs.readonly, rootfs.no_pivot) == ("/bundle/fs", True, True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.plan import describe, mounts
+from rootless_pyoki.plan import describe, mount_options
 from tests.plan import plans
 
 RO, NOSUID, NODEV, NOEXEC = (
@@ -130,13 +130,13 @@ def test_last_word_holds(options: list[str], expected: tuple[int, int]) -> None:
     assert (mount.attr_set, mount.attr_clear) == expected
 
 
-known = sorted(set(mounts.OPTIONS) - {"bind", "rbind", "remount"})
+known = sorted(set(mount_options.OPTIONS) - {"bind", "rbind", "remount"})
 
 
 @given(st.lists(st.sampled_from(known)))
 def test_attributes_are_what_the_kernel_takes(options: list[str]) -> None:
-    """mount_setattr(2) refuses a bit both set and cleared, except that the atime field is cleared whole."""
-    for added, removed in mounts.parse(options).attributes:
+    """mount_setattr(2): no bit is both set and cleared, but the atime field is cleared whole."""
+    for added, removed in mount_options.parse(options).attributes:
         assert added & removed & ~ATIME == 0
         assert removed & ATIME in (0, ATIME)
         assert added & ATIME in (0, NOATIME, STRICTATIME)
@@ -146,9 +146,9 @@ def test_attributes_are_what_the_kernel_takes(options: list[str]) -> None:
 @given(st.lists(st.sampled_from(sorted({**ATTRIBUTES}))))
 def test_described_options_mean_the_same(options: list[str]) -> None:
     """What describe() writes, parsed again, is the same mount."""
-    first = mounts.parse(options)
+    first = mount_options.parse(options)
     words = describe._attributes(*first.attributes[0], "")
-    assert mounts.parse(words).attributes == first.attributes
+    assert mount_options.parse(words).attributes == first.attributes
 
 
 def test_every_option_of_the_specification_is_known() -> None:
@@ -156,7 +156,7 @@ def test_every_option_of_the_specification_is_known() -> None:
     recursive = {f"r{name}" for name in ATTRIBUTES if name != "defaults"}
     families = {*PROPAGATION, *(f"r{name}" for name in PROPAGATION)}
     others = {"bind", "rbind", "remount", "tmpcopyup"}
-    assert {*ATTRIBUTES, *recursive, *SUPERBLOCK, *families, *others} <= set(mounts.OPTIONS)
+    assert {*ATTRIBUTES, *recursive, *SUPERBLOCK, *families, *others} <= set(mount_options.OPTIONS)
 
 
 def test_unknown_options_are_data() -> None:
@@ -288,7 +288,12 @@ def test_ids_are_checked_against_the_callers_namespace() -> None:
     assert plans.make(plans.config(mounts=[entry]), plans.ROOT).mounts[0].data == ("uid=65537",)
 
 
-SYS = {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "rw"]}
+SYS = {
+    "destination": "/sys",
+    "type": "sysfs",
+    "source": "sysfs",
+    "options": ["nosuid", "noexec", "rw"],
+}
 
 
 def test_sysfs_without_its_network_namespace() -> None:
@@ -307,9 +312,10 @@ def test_sysfs_with_its_network_namespace() -> None:
     mount = plans.make(mapped(SYS), plans.USER).mounts[0]
     assert (mount.kind, mount.fallback) == ("sysfs", "/sys")
     # inside podman's namespace a joined network may be ours: the kernel knows
-    assert plans.make(plans.config(mounts=[SYS], without=("network",)), plans.IN_PODMAN).mounts[
-        0
-    ].kind == "sysfs"
+    assert (
+        plans.make(plans.config(mounts=[SYS], without=("network",)), plans.IN_PODMAN).mounts[0].kind
+        == "sysfs"
+    )
 
 
 def test_sysfs_with_a_joined_network_namespace() -> None:
@@ -339,4 +345,6 @@ def test_order_is_kept() -> None:
     """Mounts are made in the order of the configuration."""
     entries = [{"destination": f"/{n}", "type": "tmpfs"} for n in range(5)]
     planned = plans.make(plans.config(mounts=entries)).mounts
-    assert [(m.destination, m.pointer) for m in planned] == [(f"/{n}", f"/mounts/{n}") for n in range(5)]
+    assert [(m.destination, m.pointer) for m in planned] == [
+        (f"/{n}", f"/mounts/{n}") for n in range(5)
+    ]

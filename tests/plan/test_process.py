@@ -85,7 +85,7 @@ def test_supplementary_group_that_is_not_mapped() -> None:
 
 
 def test_setgroups_denied() -> None:
-    """Groups are left alone where setgroups(2) is denied; asking for some is an error with a hint."""
+    """Groups are left alone where setgroups(2) is denied; asking for some is an error."""
     facts = replace(plans.IN_PODMAN, setgroups_allowed=False)
     made = process(facts)
     assert (made.set_groups, made.additional_gids) == (False, ())
@@ -146,8 +146,10 @@ def test_capabilities_in_a_new_user_namespace() -> None:
 
 @pytest.mark.parametrize("missing", ["permitted", "inheritable"])
 def test_ambient_capabilities_need_two_other_sets(missing: str) -> None:
-    """capabilities(7); runc and crun's own template asks for what cannot be, so it is noted only."""
-    sets = {name: ["CAP_KILL"] for name in ("permitted", "inheritable", "ambient") if name != missing}
+    """capabilities(7); what `crun spec` writes asks for what cannot be, so it is noted only."""
+    sets = {
+        name: ["CAP_KILL"] for name in ("permitted", "inheritable", "ambient") if name != missing
+    }
     planned = plan(capabilities=sets)
     assert planned.process.capabilities is not None
     assert planned.process.capabilities.ambient == 0
@@ -208,7 +210,12 @@ def test_what_is_not_supported(field: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     "members",
-    [{"apparmorProfile": ""}, {"apparmorProfile": "unconfined"}, {"selinuxLabel": ""}, {"execCPUAffinity": {}}],
+    [
+        {"apparmorProfile": ""},
+        {"apparmorProfile": "unconfined"},
+        {"selinuxLabel": ""},
+        {"execCPUAffinity": {}},
+    ],
 )
 def test_what_asks_for_nothing(members: dict[str, Any]) -> None:
     """Empty fields are as good as none."""

@@ -19,7 +19,9 @@ AT = "/linux/resources"
 
 def files(asked: dict[str, Any]) -> list[tuple[str, str, str]]:
     plan = plans.make(plans.config(linux={"resources": asked}))
-    return [(file, value, pointer.removeprefix(AT)) for file, value, pointer in plan.resources.files]
+    return [
+        (file, value, pointer.removeprefix(AT)) for file, value, pointer in plan.resources.files
+    ]
 
 
 @pytest.mark.parametrize(

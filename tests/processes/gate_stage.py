@@ -69,8 +69,16 @@ def all_caps(**changes):
     return replace(full, **changes)
 
 
-def map_ids(pid):
-    """Map 0...65535 (root: identity; else ourselves as 0 and our subordinate ids behind it)."""
+def map_ids(pid, alone=None):
+    """Map 0...65535 (root: identity; else ourselves as 0 and our subordinate ids behind it).
+
+    alone: map nothing but ourselves, to this id.
+    """
+    if alone is not None:
+        Path(f"/proc/{pid}/setgroups").write_text("deny")
+        Path(f"/proc/{pid}/uid_map").write_text(f"{alone} {os.geteuid()} 1")
+        Path(f"/proc/{pid}/gid_map").write_text(f"{alone} {os.getegid()} 1")
+        return
     if os.geteuid() == 0:
         Path(f"/proc/{pid}/uid_map").write_text("0 0 65536")
         Path(f"/proc/{pid}/gid_map").write_text("0 0 65536")
@@ -132,7 +140,10 @@ class Gate:
     def start(self):
         """What `start` hears: None when the program runs, else the failure."""
         with self.connect() as client:
-            client.send(b"S")
+            try:
+                client.send(b"S")
+            except BrokenPipeError:
+                pass  # refused before we spoke: why is still there to be read
             data = client.recv(64)
             return gate.parse_message(data) if data else None
 
@@ -178,7 +189,7 @@ class Stage:
         self.folder = folder
         self.gates = []
 
-    def launch(self, made, argv, envp=ENV, *, userns=True, setup=None, image=None):
+    def launch(self, made, argv, envp=ENV, *, userns=True, alone=None, setup=None, image=None):
         """Fork, enter a user namespace, call setup(record, channel) -> record there, become the gate."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(10)
@@ -199,8 +210,9 @@ class Stage:
                     syscalls.unshare(c.CLONE_NEWUSER)
                     os.write(enter, b"!")
                     os.read(mapped, 1)
-                    os.setresgid(0, 0, 0)
-                    os.setresuid(0, 0, 0)
+                    if alone is None:
+                        os.setresgid(0, 0, 0)
+                        os.setresuid(0, 0, 0)
                 made = replace(
                     made,
                     channel=theirs.fileno(),
@@ -222,7 +234,7 @@ class Stage:
         try:
             if userns:
                 assert os.read(entered, 1)
-                map_ids(pid)
+                map_ids(pid, alone)
             os.write(map_now, b"!")
         finally:
             os.close(entered)
@@ -237,6 +249,24 @@ class Stage:
 def status(text):
     """The lines of /proc/PID/status as a dictionary."""
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+
+def in_child(function):
+    """Call it in a forked process; the traceback of what it raised, or ""."""
+    answer, told = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            function()
+        except BaseException:
+            os.write(told, traceback.format_exc().encode())
+        finally:
+            os._exit(0)
+    os.close(told)
+    with open(answer, "rb") as file:
+        text = file.read().decode()
+    os.waitpid(child, 0)
+    return text
 
 
 # ---- filters ----

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from rootless_pyoki.plan import seccomp_abi
+
 PODMAN = Path("/usr/share/containers/seccomp.json")
 
 DEFAULT_CAPABILITIES = frozenset(
@@ -99,12 +101,19 @@ VERDICTS: tuple[tuple[str, int | None], ...] = (
 VALUES = (0, 1, 2, 5, 9, 40, 0x7E020000, 0x7FFFFFFF, 0xFFFFFFFF, 0x100000000, 0x500000002)
 VALUES += (0x8000000000000000, 0xFFFFFFFFFFFFFFFF)
 ORDERED = ("SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_GE", "SCMP_CMP_GT")
+EQUALITIES = ("SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_MASKED_EQ")
 ARCHITECTURES = ("SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_X86_64", "SCMP_ARCH_ARM")
 ARCHITECTURES += ("SCMP_ARCH_AARCH64", "SCMP_ARCH_PPC64LE", "SCMP_ARCH_RISCV64")
 
 
-def random_profile(chance: random.Random, names: list[str], *, overlapping: bool) -> dict[str, Any]:
-    """overlapping: rules of one call may have different actions for the same arguments."""
+def random_profile(
+    chance: random.Random, names: list[str], *, plain: bool = True, overlapping: bool = False
+) -> dict[str, Any]:
+    """Every action, operator and kind of rule, unconditional groups, several architectures.
+
+    plain: only combinations of rules that libseccomp 2.5 merges rightly (`_shapes`);
+    overlapping: rules of one call have different actions, perhaps for the same arguments.
+    """
     default, default_errno = chance.choice(VERDICTS)
     profile: dict[str, Any] = {
         "defaultAction": default,
@@ -113,15 +122,21 @@ def random_profile(chance: random.Random, names: list[str], *, overlapping: bool
     }
     if default_errno is not None:
         profile["defaultErrnoRet"] = default_errno
+    # libseccomp refuses two rules for the same multiplexed call, even unconditional ones
+    multiplexed = {*seccomp_abi.SOCKET_CALLS, *seccomp_abi.IPC_CALLS}
+    used: set[str] = set()
     for _ in range(chance.randint(1, 12)):
-        profile["syscalls"].append(_group(chance, chance.sample(names, chance.randint(1, 60))))
-    for name in chance.sample(names, chance.randint(1, 12)):
+        picked = [name for name in chance.sample(names, chance.randint(2, 60)) if name not in used]
+        used |= multiplexed.intersection(picked)
+        if picked:
+            profile["syscalls"].append(_group(chance, picked))
+    for name in chance.sample([name for name in names if name not in used], chance.randint(1, 12)):
         action, errno = chance.choice(VERDICTS)
-        for _ in range(chance.randint(1, 4)):
+        for args in _shapes(chance) if plain else _any_shape(chance):
             if overlapping:
                 action, errno = chance.choice(VERDICTS)
             group = _group(chance, [name], action, errno)
-            group["args"] = [_argument(chance) for _ in range(chance.randint(1, 3))]
+            group["args"] = args
             profile["syscalls"].append(group)
     chance.shuffle(profile["syscalls"])
     return profile
@@ -138,9 +153,41 @@ def _group(
     return group
 
 
-def _argument(chance: random.Random) -> dict[str, Any]:
-    operator = chance.choice((*ORDERED, "SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_MASKED_EQ"))
-    argument = {"index": chance.randint(0, 5), "value": chance.choice(VALUES), "op": operator}
+def _any_shape(chance: random.Random) -> list[list[dict[str, Any]]]:
+    """The `args` of one to four rules for one call, without restraint."""
+    return [
+        [_argument(chance) for _ in range(chance.randint(1, 3))]
+        for _ in range(chance.randint(1, 4))
+    ]
+
+
+def _shapes(chance: random.Random) -> list[list[dict[str, Any]]]:
+    """The `args` of the rules for one call, as real profiles have them.
+
+    libseccomp 2.5.4 loses verdicts when rules of several arguments share a prefix or the high word of
+    an ordered comparison; so: one rule with many arguments, several with one argument each (at most
+    one of them ordered), or several that test the same arguments for equality.
+    """
+    shape = chance.randrange(3)
+    if shape == 0:
+        return [[_argument(chance, index) for index in chance.sample(range(6), chance.randint(1, 5))]]
+    if shape == 1:
+        operators = [chance.choice(ORDERED), *chance.choices(EQUALITIES, k=chance.randint(0, 3))]
+        chance.shuffle(operators)
+        return [[_argument(chance, operator=operator)] for operator in operators]
+    indexes = chance.sample(range(6), chance.randint(1, 3))
+    return [
+        [_argument(chance, index, "SCMP_CMP_EQ") for index in indexes]
+        for _ in range(chance.randint(2, 4))
+    ]
+
+
+def _argument(
+    chance: random.Random, index: int | None = None, operator: str = ""
+) -> dict[str, Any]:
+    operator = operator or chance.choice((*ORDERED, *EQUALITIES))
+    index = chance.randint(0, 5) if index is None else index
+    argument = {"index": index, "value": chance.choice(VALUES), "op": operator}
     if operator == "SCMP_CMP_MASKED_EQ":
         argument["valueTwo"] = chance.choice(VALUES)
     return argument

@@ -182,13 +182,13 @@ class Terminal:
         pid, master = pty.fork()
         if pid == 0:
             try:
+                resize(0, rows, columns)
                 os.execvp(argv[0], argv)
             finally:
                 os._exit(127)
         self.pid = pid
         self.fd = master
         self.seen = ""
-        resize(master, rows, columns)
 
     def expect(self, text: str, timeout: float = 10) -> str:
         """Read until the text has come; returns everything before it and forgets it."""
