@@ -6,7 +6,7 @@ The master leaves through the console socket (or main's channel), the slave beco
 
 from __future__ import annotations
 
-from rootless_pyoki.apply import rootfs
+from rootless_pyoki.apply import mounting
 from rootless_pyoki.errors import HostError, SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, paths, syscalls
@@ -45,8 +45,8 @@ def bind_console(root: int, slave: int) -> None:
     """/dev/console is the slave."""
     try:
         target = paths.make_file(root, "/dev/console")
-        tree = rootfs.clone_fd(slave, recursive=False)
-        syscalls.move_mount(tree, "", target, "", rootfs.ATTACH)
+        tree = mounting.clone_fd(slave, recursive=False)
+        mounting.attach(tree, target)
         syscalls.close(tree)
         syscalls.close(target)
     except SyscallError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless_pyoki.apply import rootfs
+from rootless_pyoki.apply import mounting
 from rootless_pyoki.errors import SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, paths, syscalls
@@ -42,7 +42,7 @@ def populate(devices: tuple[Device, ...], root: int, sources: list[int]) -> None
 def _bind(device: Device, root: int, source: int) -> None:
     target = paths.make_file(root, device.path)
     try:
-        syscalls.move_mount(source, "", target, "", rootfs.ATTACH)
+        mounting.attach(source, target)
     finally:
         syscalls.close(target)
 

@@ -4,23 +4,20 @@ the namespace of whoever calls it.
 
 from __future__ import annotations
 
+from rootless_pyoki.apply import mounting
 from rootless_pyoki.errors import SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, procfs, syscalls
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-
-def make(data: list[str], make_filesystem: Callable[[str, str, list[str]], int]) -> int:
+def make(data: list[str]) -> int:
     """A detached proc of the namespace that our children enter; SyscallError as from fsmount(2)."""
     try:
         return _by_option(data)
     except SyscallError as error:
         if error.errno not in (c.EINVAL, c.ENOSYS, c.EPERM):
             raise
-    return _by_child(lambda: make_filesystem("proc", "proc", data))
+    return _by_child(data)
 
 
 def _by_option(data: list[str]) -> int:
@@ -40,14 +37,14 @@ def _by_option(data: list[str]) -> int:
         syscalls.close(namespace)
 
 
-def _by_child(make_one: Callable[[], int]) -> int:
+def _by_child(data: list[str]) -> int:
     """A child that shares our descriptors enters the namespace and makes it there."""
     reader, writer = syscalls.pipe()
     pid = syscalls.clone(c.CLONE_FILES)
     if not pid:
         # In the joined pid namespace, undumpable like our parent, which waits for one number.
         try:
-            answer = make_one()
+            answer = mounting.make_filesystem("proc", "proc", data)
         except SyscallError as error:
             answer = -(error.errno or c.EPERM)
         except BaseException:

@@ -1,13 +1,12 @@
 """Carry out /mounts beneath the attached root.
 
 Sources of binds are cloned by intermediate, while it still is the caller (mount_sources); init makes
-the other filesystems with fsopen(2), sets attributes on the detached mount, and attaches it by fd.
-Before 5.2 (or where an outer seccomp profile refuses the new calls) mount(2) on /proc/self/fd does.
+the other filesystems, sets attributes on the detached mount, and attaches it by fd (mounting.py).
 """
 
 from __future__ import annotations
 
-from rootless_pyoki.apply import copy_up, foreign_proc, rootfs
+from rootless_pyoki.apply import copy_up, foreign_proc, mounting
 from rootless_pyoki.errors import HostError, PyokiError, SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, paths, syscalls
@@ -33,11 +32,11 @@ def mount_sources(mounts: tuple[Mount, ...]) -> list[int]:
 
 def _source(mount: Mount) -> int:
     try:
-        return rootfs.clone(mount.source, recursive=mount.recursive)
+        return mounting.clone(mount.source, recursive=mount.recursive)
     except SyscallError as error:
         if error.errno == c.EINVAL and not mount.recursive:
             # a tree with mounts locked by the parent user namespace is only cloned whole
-            return rootfs.clone(mount.source, recursive=True)
+            return mounting.clone(mount.source, recursive=True)
         raise from_oserror(
             error, f"bind {mount.source} to {mount.destination}", pointer=f"{mount.pointer}/source"
         ) from None
@@ -51,7 +50,7 @@ def device_sources(devices: tuple[Device, ...]) -> list[int]:
             opened.append(-1)
             continue
         try:
-            opened.append(rootfs.clone(device.source, recursive=False))
+            opened.append(mounting.clone(device.source, recursive=False))
         except SyscallError as error:
             raise from_oserror(
                 error, f"bind device {device.source}", pointer=device.pointer
@@ -92,13 +91,13 @@ def _mount(
         if source >= 0:
             tree = source
         elif mount.kind == "proc" and joined_pid:
-            tree = foreign_proc.make(_data(mount, target), make_filesystem)
+            tree = foreign_proc.make(_data(mount, target))
         else:
             tree = _filesystem(mount, target, tell)
         if mount.copy_up:
             copy_up.copy(target, tree)
         _set_attributes(mount, tree)
-        syscalls.move_mount(tree, "", target, "", rootfs.ATTACH)
+        mounting.attach(tree, target)
         _set_propagation(mount, tree)
         if tree != source:
             syscalls.close(tree)
@@ -135,7 +134,7 @@ def _refuse_symlink(mount: Mount, root: int) -> None:
 def _filesystem(mount: Mount, target: int, tell: Callable[[Note], None]) -> int:
     """A new filesystem, detached; what the host has instead, where the kernel refuses one."""
     try:
-        return make_filesystem(mount.kind, mount.source, _data(mount, target))
+        return mounting.make_filesystem(mount.kind, mount.source, _data(mount, target))
     except SyscallError as error:
         if not mount.fallback or error.errno not in REFUSED:
             raise
@@ -143,12 +142,11 @@ def _filesystem(mount: Mount, target: int, tell: Callable[[Note], None]) -> int:
 
 
 def _fall_back(mount: Mount, error: SyscallError, tell: Callable[[Note], None]) -> int:
-    tree = rootfs.clone(mount.fallback, recursive=True)
+    tree = mounting.clone(mount.fallback, recursive=True)
     if mount.kind in ("sysfs", "cgroup2"):
         # the host's own tree: never writable from inside (a container without a cgroup namespace
         # could otherwise move the host's processes)
-        flags = c.AT_EMPTY_PATH | c.AT_RECURSIVE
-        syscalls.mount_setattr(tree, "", flags, attr_set=c.MOUNT_ATTR_RDONLY)
+        mounting.set_attributes(tree, c.MOUNT_ATTR_RDONLY, recursive=True)
     tell(
         Note(
             pointer=mount.pointer,
@@ -167,45 +165,20 @@ def _data(mount: Mount, target: int) -> list[str]:
     return words
 
 
-def make_filesystem(kind: str, source: str, data: list[str]) -> int:
-    """fsopen, fsconfig, fsmount: a detached mount; SyscallError carries the kernel's own words."""
-    context = syscalls.fsopen(kind, c.FSOPEN_CLOEXEC)
-    try:
-        if source:
-            syscalls.fsconfig(context, c.FSCONFIG_SET_STRING, "source", source)
-        for word in data:
-            key, equals, value = word.partition("=")
-            if equals:
-                syscalls.fsconfig(context, c.FSCONFIG_SET_STRING, key, value)
-            else:
-                syscalls.fsconfig(context, c.FSCONFIG_SET_FLAG, key, None)
-        syscalls.fsconfig(context, c.FSCONFIG_CMD_CREATE, None, None)
-        return syscalls.fsmount(context, c.FSMOUNT_CLOEXEC, 0)
-    except SyscallError as error:
-        words = syscalls.fs_context_message(context)
-        if words:
-            error.add_note(words)
-        raise
-    finally:
-        syscalls.close(context)
-
-
 def _set_attributes(mount: Mount, tree: int) -> None:
     """What the options set and clear; a flag locked by the parent user namespace cannot be cleared."""
     if mount.recursive_set or mount.recursive_clear:
-        syscalls.mount_setattr(
+        mounting.set_attributes(
             tree,
-            "",
-            c.AT_EMPTY_PATH | c.AT_RECURSIVE,
-            attr_set=mount.recursive_set,
-            attr_clr=mount.recursive_clear,
+            mount.recursive_set,
+            mount.recursive_clear,
+            recursive=True,
+            attached=mount.remount,
         )
     if not (mount.attr_set or mount.attr_clear):
         return
     try:
-        syscalls.mount_setattr(
-            tree, "", c.AT_EMPTY_PATH, attr_set=mount.attr_set, attr_clr=mount.attr_clear
-        )
+        mounting.set_attributes(tree, mount.attr_set, mount.attr_clear, attached=mount.remount)
     except SyscallError as error:
         if error.errno != c.EPERM or not mount.attr_clear:
             raise
@@ -228,14 +201,13 @@ def _set_around_locks(mount: Mount, tree: int) -> None:
             )
     attributes = mount.attr_set & ~(c.MOUNT_ATTR__ATIME if mount.attr_clear & c.MOUNT_ATTR__ATIME else 0)
     if attributes:
-        syscalls.mount_setattr(tree, "", c.AT_EMPTY_PATH, attr_set=attributes)
+        mounting.set_attributes(tree, attributes, attached=mount.remount)
 
 
 def _set_propagation(mount: Mount, tree: int) -> None:
     kind = mount.propagation & ~c.MS_REC
     if kind:
-        recursive = c.AT_RECURSIVE if mount.propagation & c.MS_REC else 0
-        syscalls.mount_setattr(tree, "", c.AT_EMPTY_PATH | recursive, propagation=kind)
+        mounting.set_propagation(tree, kind, recursive=bool(mount.propagation & c.MS_REC))
 
 
 def _remount(mount: Mount, root: int) -> None:

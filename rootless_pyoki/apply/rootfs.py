@@ -1,11 +1,11 @@
 """The container's root: cloned, attached, completed and entered.
 
-Everything beneath it is reached by file descriptors (kernel.paths); mount_setattr(2), open_tree(2),
-move_mount(2), pivot_root(2).
+Everything beneath it is reached by file descriptors (kernel.paths); pivot_root(2).
 """
 
 from __future__ import annotations
 
+from rootless_pyoki.apply import mounting
 from rootless_pyoki.errors import HostError, SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, paths, syscalls
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless_pyoki.plan.plan import Rootfs
-
-ATTACH = c.MOVE_MOUNT_F_EMPTY_PATH | c.MOVE_MOUNT_T_EMPTY_PATH
 
 
 def cut_propagation(rootfs: Rootfs) -> None:
@@ -36,24 +34,12 @@ def attach(rootfs: Rootfs) -> int:
     """
     try:
         here = syscalls.openat(c.AT_FDCWD, rootfs.path, c.O_PATH | c.O_DIRECTORY)
-        tree = clone(rootfs.path, recursive=True)
-        syscalls.move_mount(tree, "", here, "", ATTACH)
+        tree = mounting.clone(rootfs.path, recursive=True)
+        mounting.attach(tree, here)
         syscalls.close(here)
     except SyscallError as error:
         raise from_oserror(error, "bind the root filesystem", pointer="/root/path") from None
     return tree
-
-
-def clone(path: str, *, recursive: bool) -> int:
-    """A detached copy of the host mount at `path`."""
-    flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC
-    return syscalls.open_tree(c.AT_FDCWD, path, flags | (c.AT_RECURSIVE if recursive else 0))
-
-
-def clone_fd(fd: int, *, recursive: bool = True) -> int:
-    """A detached copy of what an O_PATH fd shows."""
-    flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_EMPTY_PATH
-    return syscalls.open_tree(fd, "", flags | (c.AT_RECURSIVE if recursive else 0))
 
 
 def make_readonly(rootfs: Rootfs, root: int) -> None:
@@ -66,7 +52,7 @@ def make_readonly(rootfs: Rootfs, root: int) -> None:
         empty = _mask(root, path, f"/linux/maskedPaths/{index}", null, empty)
     if rootfs.readonly:
         try:
-            syscalls.mount_setattr(root, "", c.AT_EMPTY_PATH, attr_set=c.MOUNT_ATTR_RDONLY)
+            mounting.set_attributes(root, c.MOUNT_ATTR_RDONLY, attached=True)
         except SyscallError as error:
             raise from_oserror(error, "make / read-only", pointer="/root/readonly") from None
 
@@ -87,10 +73,9 @@ def _protect(root: int, path: str, pointer: str, action: Callable[[int], None]) 
 
 
 def _bind_readonly(target: int) -> None:
-    tree = clone_fd(target)
-    recursive = c.AT_EMPTY_PATH | c.AT_RECURSIVE
-    syscalls.mount_setattr(tree, "", recursive, attr_set=c.MOUNT_ATTR_RDONLY)
-    syscalls.move_mount(tree, "", target, "", ATTACH)
+    tree = mounting.clone_fd(target)
+    mounting.set_attributes(tree, c.MOUNT_ATTR_RDONLY, recursive=True)
+    mounting.attach(tree, target)
     syscalls.close(tree)
 
 
@@ -119,10 +104,10 @@ def _mask(root: int, path: str, pointer: str, null: int, empty: int) -> int:
         directory = syscalls.fstat(target).st_mode & c.S_IFMT == c.S_IFDIR
         if directory and empty < 0:
             empty = _empty_directory()
-            syscalls.move_mount(empty, "", target, "", ATTACH)
+            mounting.attach(empty, target)
             return
-        tree = clone_fd(empty if directory else null)
-        syscalls.move_mount(tree, "", target, "", ATTACH)
+        tree = mounting.clone_fd(empty if directory else null)
+        mounting.attach(tree, target)
         syscalls.close(tree)
 
     _protect(root, path, pointer, cover)
@@ -131,13 +116,8 @@ def _mask(root: int, path: str, pointer: str, null: int, empty: int) -> int:
 
 def _empty_directory() -> int:
     """An empty, read-only tmpfs, detached."""
-    context = syscalls.fsopen("tmpfs", c.FSOPEN_CLOEXEC)
-    syscalls.fsconfig(context, c.FSCONFIG_SET_STRING, "nr_blocks", "1")
-    syscalls.fsconfig(context, c.FSCONFIG_CMD_CREATE, None, None)
-    attributes = c.MOUNT_ATTR_RDONLY | c.MOUNT_ATTR_NOSUID | c.MOUNT_ATTR_NODEV
-    tree = syscalls.fsmount(context, c.FSMOUNT_CLOEXEC, attributes | c.MOUNT_ATTR_NOEXEC)
-    syscalls.close(context)
-    return tree
+    attributes = c.MOUNT_ATTR_RDONLY | c.MOUNT_ATTR_NOSUID | c.MOUNT_ATTR_NODEV | c.MOUNT_ATTR_NOEXEC
+    return mounting.make_filesystem("tmpfs", "", ["nr_blocks=1"], attributes)
 
 
 def enter(rootfs: Rootfs, root: int) -> None:

@@ -40,13 +40,14 @@ class Request(Record):
 
 def create(request: Request) -> None:
     """Everything up to the waiting gate; nothing of the container is left when this raises."""
+    preserve = preserved(request)  # before a descriptor of ours can fill a hole
     bundle, plan = decide(request)
     if plan.process.terminal and not request.console_socket:
         raise UsageError(
             "cannot allocate tty if pyoki will detach without setting console socket",
             pointer="/process/terminal",
         )
-    creation = Creation(request, bundle, plan, preserve=preserved(request))
+    creation = Creation(request, bundle, plan, preserve=preserve)
     creation.bring_up(gate.CREATE)
     creation.commit()
 

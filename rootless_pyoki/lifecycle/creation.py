@@ -155,6 +155,7 @@ class Creation:
             socket=socket,
             lock=lock,
             peer_uids=self._peer_uids(),
+            stage=f"{state_root.choose_root(self.request.root)}/{self.plan.id}",
         )
 
     def _gate_socket(self) -> int:

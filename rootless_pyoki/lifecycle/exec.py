@@ -54,9 +54,9 @@ class Request(Record):
 
 def exec_process(request: Request) -> int:
     """The program's exit code, 128 + its signal; 0 when detached."""
+    fds.require_open(3, request.preserve_fds)  # before a descriptor of ours can fill a hole
     found = _load(request)
     process = _decide(request, found)
-    fds.require_open(3, request.preserve_fds)
     signals = -1 if request.detach else foreground.block_signals()
 
     opened = _ends(request)

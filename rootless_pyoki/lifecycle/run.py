@@ -21,6 +21,7 @@ def run(
     request: Request, *, detach: bool = False, keep: bool = False, no_subreaper: bool = False
 ) -> int:
     """The program's exit code, 128 + its signal; 0 when detached."""
+    preserve = create.preserved(request)  # before a descriptor of ours can fill a hole
     bundle, plan = create.decide(request)
     if plan.process.terminal and detach and not request.console_socket:
         raise UsageError(
@@ -29,7 +30,6 @@ def run(
         )
     if plan.process.terminal and not detach and request.console_socket:
         raise UsageError("cannot use console socket if pyoki will not detach")
-    preserve = create.preserved(request)
     signals = -1
     if not detach:
         signals = foreground.block_signals()

@@ -1,11 +1,11 @@
 """Seccomp filters as classic BPF: verdicts for ranges of system call numbers become a program.
 
-    ld arch; per architecture: jeq token → ld nr → a balanced tree of "nr >= N" → ret or a chain of rules
+    ld arch; per architecture: jeq token → ld nr → a balanced tree of "nr >= N" → leaves
 
-A leaf is one instruction: `ret VERDICT`, or `ja` to a chain of argument rules; chains stand at the end,
-each once however many calls use it. Conditional jumps reach 255 instructions; the tree goes through `ja`
-where a half is longer. Source: seccomp(2), linux/filter.h, linux/seccomp.h (struct seccomp_data: nr at 0,
-arch at 4, instruction_pointer at 8, six 64-bit args at 16).
+A leaf is one instruction: `ret VERDICT`, or `ja` to a chain of argument rules; chains stand at the
+end, each once however many calls use it. Conditional jumps reach 255 instructions; the tree goes
+through `ja` where a half is longer. Source: seccomp(2), linux/filter.h, linux/seccomp.h (struct
+seccomp_data: nr at 0, arch at 4, instruction_pointer at 8, six 64-bit args at 16).
 
 While a program is built an instruction is one int: code | jt << 16 | jf << 24 | k << 32.
 """
@@ -32,7 +32,7 @@ _JGE_OVER_ONE: Final = _JGE | 1 << 16
 _WORD: Final = 0xFFFFFFFF
 
 Condition: TypeAlias = "tuple[int, str, int, int]"
-"""(argument 0–5, "EQ" NE GT GE LT LE or MASKED_EQ, mask, value already masked)."""
+"""(argument 0 to 5, "EQ" NE GT GE LT LE or MASKED_EQ, mask, value already masked)."""
 
 Rule: TypeAlias = "tuple[tuple[Condition, ...], int]"
 """(conditions that must all hold, SECCOMP_RET_* value)."""
@@ -65,7 +65,7 @@ def assemble(sections: list[Section], *, default: int, bad_arch: int, big: bool)
         waiting = [verdict for _, verdict in ranges if not isinstance(verdict, int)]
         if waiting:
             leaves = [at for at in range(start, len(out)) if out[at] == _JA]
-            for at, chain in zip(leaves, waiting):
+            for at, chain in zip(leaves, waiting, strict=True):
                 chains.setdefault(chain, []).append(at)
     out.append(_RET | bad_arch << 32)
     for chain, places in chains.items():
@@ -92,7 +92,7 @@ def _size(count: int) -> int:
 
 
 def _leaf(verdict: Verdict) -> int:
-    """`ret VERDICT`; for a chain a `ja` whose offset is still to come (no other `ja` has offset 0)."""
+    """`ret VERDICT`; for a chain a `ja` whose offset comes later (no other `ja` has offset 0)."""
     return _RET | verdict << 32 if isinstance(verdict, int) else _JA
 
 

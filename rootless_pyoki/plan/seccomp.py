@@ -1,11 +1,12 @@
-"""/linux/seccomp → a filter program, as libseccomp 2.5 and the runtimes that use it understand a profile.
+"""/linux/seccomp → a filter program, as libseccomp 2.5 and the runtimes over it read a profile.
 
-- The machine's own architecture is always filtered; a call from an architecture that is not listed kills
-  the thread (libseccomp's default, which runc and crun leave). x32 calls count as such unless listed.
-- An action equal to the default is skipped. A name that no table knows is skipped (`unknown_names`).
+- The machine's own architecture is always filtered; a call from an architecture that is not listed
+  kills the thread (libseccomp's default, which runc and crun leave). On x86_64 an x32 call is one
+  from another architecture unless X32 is listed.
+- An action equal to the default is skipped; so is a name that no table knows (`unknown_names`).
 - Rules for one call are alternatives: one without conditions beats all with; among those with
-  conditions the more specific order of libseccomp decides (`_precedence`). Conditions inside a rule must
-  all hold, but when two of them test the same argument each is a rule of its own (runc and crun).
+  conditions libseccomp's order of trying decides (`_precedence`). Conditions inside a rule must all
+  hold, but when two of them test the same argument each is a rule of its own (runc and crun).
 - On architectures with socketcall(2) and ipc(2), a rule for `socket` is also a rule for
   socketcall(SOCKET, …), its condition on argument 0 replaced, as libseccomp does.
 - 32-bit architectures compare the low half of a value.
@@ -15,10 +16,8 @@ Source: config-linux.md "Seccomp", seccomp_rule_add(3), seccomp(2).
 
 from __future__ import annotations
 
-import sys
-
 from rootless_pyoki.errors import SpecError, UnsupportedError
-from rootless_pyoki.plan import bpf, seccomp_abi
+from rootless_pyoki.plan import bpf, seccomp_abi, seccomp_profile
 from rootless_pyoki.plan.plan import Seccomp
 from rootless_pyoki.plan.seccomp_abi import (
     known_actions,
@@ -26,14 +25,17 @@ from rootless_pyoki.plan.seccomp_abi import (
     known_flags,
     known_operators,
 )
-from rootless_pyoki.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rootless_pyoki.plan.bpf import Condition, Section, Verdict
+    from rootless_pyoki.plan.bpf import Condition, Rule, Section, Verdict
     from rootless_pyoki.plan.seccomp_abi import Architecture
+    from rootless_pyoki.plan.seccomp_profile import Group
+
+    Alternative = tuple[tuple[Condition, ...], int, str]  # conditions, verdict, JSON pointer
+    Run = tuple[int, list[Verdict | None]]  # first number, verdicts from there on
 
 __all__ = [
     "compile",
@@ -44,20 +46,10 @@ __all__ = [
     "unknown_names",
 ]
 
-_EPERM = 1
 _FULL = 0xFFFFFFFFFFFFFFFF
 _LOW = 0xFFFFFFFF
 _X86_TOKEN = 0xC000003E
 _NR_SKIP = 0xFFFFFFFF  # nr of a call that a tracer asked to skip
-
-
-class Group(Record):
-    """One entry of /linux/seccomp/syscalls whose action differs from the default."""
-
-    names: list[str]
-    verdict: int
-    conditions: list[tuple[Condition, ...]]  # alternatives; empty: unconditional
-    pointer: str
 
 
 def compile(
@@ -68,15 +60,10 @@ def compile(
     SpecError: the profile says what cannot be; UnsupportedError: too long for the kernel, or an
     architecture or action that cannot be had here. Both carry the JSON pointer.
     """
-    default = _default_action(linux_seccomp, pointer)
-    groups = _groups(linux_seccomp, default, pointer)
-    architectures = _architectures(linux_seccomp, arch, pointer)
-    notify = any(group.verdict == seccomp_abi.RET_NOTIFY for group in groups)
-    flags = _flags(linux_seccomp, notify, pointer)
-    if notify:
-        _check_listener(linux_seccomp, groups, pointer)
-    elif "listenerMetadata" in linux_seccomp and not linux_seccomp.get("listenerPath"):
-        raise SpecError("listenerMetadata without listenerPath", pointer=f"{pointer}/listenerMetadata")
+    default, groups = seccomp_profile.read(linux_seccomp, pointer)
+    architectures = seccomp_profile.architectures(linux_seccomp, arch, pointer)
+    notify = seccomp_profile.wants_listener(linux_seccomp, groups, pointer)
+    flags = seccomp_profile.flags(linux_seccomp, notify, pointer)
     program = bpf.assemble(
         _sections(architectures, groups, default),
         default=default,
@@ -96,167 +83,15 @@ def compile(
 def unknown_names(linux_seccomp: dict[str, Any], *, arch: str) -> list[str]:
     """The system call names of a profile that `compile` skipped: no architecture of it has them."""
     known: set[str] = set(seccomp_abi.SOCKET_CALLS) | set(seccomp_abi.IPC_CALLS)
-    for architecture in _architectures(linux_seccomp, arch, "/linux/seccomp"):
+    for architecture in seccomp_profile.architectures(linux_seccomp, arch, "/linux/seccomp"):
         known.update(seccomp_abi.numbers(architecture.table))
     groups = linux_seccomp.get("syscalls") or []
     return sorted({name for group in groups for name in group["names"] if name not in known})
 
 
-# ── reading the profile ──────────────────────────────────────────────────────────────────────────
-
-
-def _default_action(profile: dict[str, Any], pointer: str) -> int:
-    """SECCOMP_RET_* of defaultAction and defaultErrnoRet."""
-    if profile.get("defaultAction") is None:
-        raise SpecError("seccomp profile has no defaultAction", pointer=f"{pointer}/defaultAction")
-    default = _action(profile, "defaultAction", "defaultErrnoRet", pointer)
-    if default == seccomp_abi.RET_NOTIFY:
-        raise UnsupportedError(
-            "SCMP_ACT_NOTIFY cannot be the default action: the container could not even start",
-            pointer=f"{pointer}/defaultAction",
-        )
-    return default
-
-
-def _action(holder: dict[str, Any], key: str, errno_key: str, pointer: str) -> int:
-    """SECCOMP_RET_* of an action and its errno, which only ERRNO and TRACE take (EPERM if absent)."""
-    name = holder.get(key)
-    verdict = seccomp_abi.ACTIONS.get(name) if isinstance(name, str) else None
-    if verdict is None:
-        raise SpecError(f"unknown seccomp action {name!r}", pointer=f"{pointer}/{key}")
-    errno = holder.get(errno_key)
-    if verdict == seccomp_abi.RET_ERRNO or verdict == seccomp_abi.RET_TRACE:
-        if errno is None:
-            return verdict | _EPERM
-        if type(errno) is not int or not 0 <= errno <= 0xFFFF:
-            raise SpecError(f"{errno!r} is no errno", pointer=f"{pointer}/{errno_key}")
-        return verdict | errno
-    if errno is not None:
-        raise SpecError(f"{name} takes no {errno_key}", pointer=f"{pointer}/{errno_key}")
-    return verdict
-
-
-def _groups(profile: dict[str, Any], default: int, pointer: str) -> list[Group]:
-    """The entries of `syscalls` that change something, read and checked."""
-    groups = []
-    for index, entry in enumerate(_list(profile, "syscalls", pointer)):
-        where = f"{pointer}/syscalls/{index}"
-        if type(entry) is not dict:
-            raise SpecError("a seccomp rule must be an object", pointer=where)
-        names = _list(entry, "names", where)
-        if not names:
-            raise SpecError("seccomp rule names no system call", pointer=f"{where}/names")
-        for name in names:
-            if type(name) is not str:
-                raise SpecError(f"{name!r} is no system call name", pointer=f"{where}/names")
-        verdict = _action(entry, "action", "errnoRet", where)
-        conditions = _conditions(entry, where) if entry.get("args") else []
-        if verdict != default:
-            groups.append(
-                Group(names=names, verdict=verdict, conditions=conditions, pointer=where)
-            )
-    return groups
-
-
-def _conditions(entry: dict[str, Any], pointer: str) -> list[tuple[Condition, ...]]:
-    """`args` as alternatives of conditions sorted by argument."""
-    conditions: list[Condition] = []
-    for number, arg in enumerate(_list(entry, "args", pointer)):
-        where = f"{pointer}/args/{number}"
-        if type(arg) is not dict:
-            raise SpecError("a seccomp argument must be an object", pointer=where)
-        index = _integer(arg, "index", 5, where)
-        value = _integer(arg, "value", _FULL, where)
-        operator = arg.get("op")
-        if type(operator) is not str or operator not in seccomp_abi.OPERATORS:
-            raise SpecError(f"unknown seccomp operator {operator!r}", pointer=f"{where}/op")
-        if operator == "SCMP_CMP_MASKED_EQ":
-            wanted = _integer(arg, "valueTwo", _FULL, where) if arg.get("valueTwo") else 0
-            conditions.append((index, "MASKED_EQ", value, wanted & value))
-        else:
-            conditions.append((index, operator[9:], _FULL, value))
-    if len({condition[0] for condition in conditions}) < len(conditions):
-        return [(condition,) for condition in conditions]
-    return [tuple(sorted(conditions))]
-
-
-def _architectures(profile: dict[str, Any], machine: str, pointer: str) -> list[Architecture]:
-    """The machine's own architecture, then the others that the profile lists."""
-    own = seccomp_abi.native(machine, sys.byteorder)
-    if not own:
-        raise UnsupportedError(f"no seccomp filters for machine {machine!r}", pointer=pointer)
-    found = {own: seccomp_abi.architecture(own)}
-    big = found[own].big
-    for index, name in enumerate(_list(profile, "architectures", pointer)):
-        if type(name) is not str or (architecture := seccomp_abi.architecture(name)) is None:
-            where = f"{pointer}/architectures/{index}"
-            raise SpecError(f"unknown seccomp architecture {name!r}", pointer=where)
-        if architecture.big != big:
-            raise UnsupportedError(
-                f"{name} has another byte order than this machine ({own})",
-                pointer=f"{pointer}/architectures/{index}",
-            )
-        found[name] = architecture
-    return list(found.values())
-
-
-def _flags(profile: dict[str, Any], notify: bool, pointer: str) -> int:
-    """SECCOMP_FILTER_FLAG_*; without a list SPEC_ALLOW, as runc and crun do."""
-    if profile.get("flags") is None:
-        flags = seccomp_abi.FLAG_SPEC_ALLOW
-    else:
-        flags = 0
-        for index, name in enumerate(_list(profile, "flags", pointer)):
-            flag = seccomp_abi.FLAGS.get(name) if isinstance(name, str) else None
-            if flag is None:
-                where = f"{pointer}/flags/{index}"
-                raise SpecError(f"unknown seccomp flag {name!r}", pointer=where)
-            if flag == seccomp_abi.FLAG_WAIT_KILLABLE_RECV and not notify:
-                raise SpecError(
-                    f"{name} needs a rule with SCMP_ACT_NOTIFY",
-                    pointer=f"{pointer}/flags/{index}",
-                )
-            flags |= flag
-    if notify:
-        flags |= seccomp_abi.FLAG_NEW_LISTENER
-        if flags & seccomp_abi.FLAG_TSYNC:  # the kernel takes both only with this one
-            flags |= seccomp_abi.FLAG_TSYNC_ESRCH
-    return flags
-
-
-def _check_listener(profile: dict[str, Any], groups: list[Group], pointer: str) -> None:
-    """SCMP_ACT_NOTIFY needs somebody to notify, and `write` is refused as runc and youki do."""
-    path = profile.get("listenerPath")
-    if type(path) is not str or not path:
-        raise SpecError("SCMP_ACT_NOTIFY needs a listenerPath", pointer=f"{pointer}/listenerPath")
-    for group in groups:
-        if group.verdict == seccomp_abi.RET_NOTIFY and "write" in group.names:
-            raise UnsupportedError(
-                "SCMP_ACT_NOTIFY cannot be used for write",
-                pointer=f"{group.pointer}/names/{group.names.index('write')}",
-            )
-
-
-def _list(holder: dict[str, Any], key: str, pointer: str) -> list[Any]:
-    value = holder.get(key)
-    if value is None:
-        return []
-    if type(value) is not list:
-        raise SpecError(f"{key} must be an array", pointer=f"{pointer}/{key}")
-    return value
-
-
-def _integer(holder: dict[str, Any], key: str, limit: int, pointer: str) -> int:
-    value = holder.get(key)
-    if type(value) is not int or not 0 <= value <= limit:
-        raise SpecError(f"{key} must be an integer from 0 to {limit}", pointer=f"{pointer}/{key}")
-    return value
-
-
-# ── rules → verdicts of numbers ──────────────────────────────────────────────────────────────────
-
-
-def _sections(architectures: list[Architecture], groups: list[Group], default: int) -> list[Section]:
+def _sections(
+    architectures: list[Architecture], groups: list[Group], default: int
+) -> list[Section]:
     """Verdicts of all numbers, one section per architecture token (x86_64 and x32 share one)."""
     always = {wide: _unconditional(groups, wide) for wide in {a.wide for a in architectures}}
     tokens: dict[int, list[Architecture]] = {}
@@ -277,13 +112,11 @@ def _sections(architectures: list[Architecture], groups: list[Group], default: i
     return sections
 
 
-def _first(run: tuple[int, list[Verdict | None]]) -> int:
+def _first(run: Run) -> int:
     return run[0]
 
 
-def _ranges(
-    runs: list[tuple[int, list[Verdict | None]]], default: int
-) -> list[tuple[int, Verdict]]:
+def _ranges(runs: list[Run], default: int) -> list[tuple[int, Verdict]]:
     """Neighbours with one verdict become a range; None, holes and what lies between runs: default.
 
     A second name of a number (a run inside another) decides where the first has no verdict.
@@ -317,7 +150,7 @@ def _ranges(
 
 
 def _exclude_other_abi(ranges: list[tuple[int, Verdict]], table: str, default: int) -> None:
-    """x86_64 and x32 share a token: calls of the one that is not listed count as a bad architecture.
+    """x86_64 and x32 share a token: the one that is not listed is a bad architecture.
 
     -1 as x86_64 number is what a tracer sets to skip a call: it gets the default.
     """
@@ -343,13 +176,16 @@ def _verdicts(
     architecture: Architecture, groups: list[Group], always: dict[str, int]
 ) -> dict[str, Verdict]:
     """name → verdict on one architecture; `always`: those without conditions there."""
-    rules: dict[str, list[tuple[tuple[Condition, ...], int, str]]] = {}
+    rules: dict[str, list[Alternative]] = {}
+    hidden = architecture.multiplexed and not ("socketcall" in always and "ipc" in always)
     for group in groups:
+        if not (group.conditions or hidden):
+            continue
         seen = [_narrowed(conditions, architecture.wide) for conditions in group.conditions]
         for conditions in seen:
             for name in group.names:
                 rules.setdefault(name, []).append((conditions, group.verdict, group.pointer))
-        if architecture.socketcall >= 0:
+        if hidden:
             for name, conditions in _multiplexed(architecture, group.names, seen, always):
                 rules.setdefault(name, []).append((conditions, group.verdict, group.pointer))
     verdicts: dict[str, Verdict] = {**always}
@@ -393,8 +229,8 @@ def _narrowed(conditions: tuple[Condition, ...], wide: bool) -> tuple[Condition,
 
 
 def _ordered(
-    alternatives: list[tuple[tuple[Condition, ...], int, str]],
-) -> tuple[tuple[tuple[Condition, ...], int], ...]:
+    alternatives: list[Alternative],
+) -> tuple[Rule, ...]:
     """The rules of one call in the order of trying, each once.
 
     Same conditions with another action, or a prefix of an earlier rule's with another action, is a
@@ -414,9 +250,9 @@ def _ordered(
     return tuple(kept.items())
 
 
-def _precedence(rule: tuple[tuple[Condition, ...], int]) -> tuple[tuple[int, int, int], ...]:
+def _precedence(rule: Rule) -> tuple[tuple[int, int, int], ...]:
     """Sort key: higher argument first, then equality before upper before lower bounds, then the
-    tighter bound (the greater value, for upper bounds the smaller); a shorter rule before a longer."""
+    greater value (for upper bounds the smaller); a shorter rule before a longer."""
     key = []
     for index, operator, _, value in rule[0]:
         if operator in ("LT", "LE"):

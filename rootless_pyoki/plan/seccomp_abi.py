@@ -1,6 +1,6 @@
 """What the names in a seccomp profile stand for: actions, flags, operators, architectures.
 
-Sources: config-linux.md "Seccomp", seccomp(2), linux/seccomp.h, linux/audit.h, linux/net.h, linux/ipc.h.
+Sources: config-linux.md "Seccomp", seccomp(2), linux/{seccomp,audit,net,ipc}.h.
 The values are those of every architecture, so they do not come from this machine's compiler.
 """
 
@@ -64,37 +64,34 @@ class Architecture(Record):
     wide: bool  # arguments have 64 bits that count
     big: bool  # big endian
     table: str  # the table of system call numbers
-    socketcall: int = -1  # numbers of the multiplexers, -1 where there are none
-    ipc: int = -1
+    multiplexed: bool  # has socketcall(2) and ipc(2)
 
 
-_M: Final = (102, 117)  # socketcall and ipc on all that have them (plus mips' base)
-
-# (AUDIT_ARCH_*, 64 bit, big endian, table[, socketcall, ipc])
-_ARCHITECTURES: dict[str, tuple[int, bool, bool, str] | tuple[int, bool, bool, str, int, int]] = {
-    "SCMP_ARCH_X86": (0x40000003, False, False, "x86", *_M),
-    "SCMP_ARCH_X86_64": (0xC000003E, True, False, "x86_64"),
-    "SCMP_ARCH_X32": (0xC000003E, False, False, "x32"),
-    "SCMP_ARCH_ARM": (0x40000028, False, False, "arm"),
-    "SCMP_ARCH_AARCH64": (0xC00000B7, True, False, "aarch64"),
-    "SCMP_ARCH_LOONGARCH64": (0xC0000102, True, False, "loongarch64"),
-    "SCMP_ARCH_M68K": (0x00000004, False, True, "m68k", *_M),
-    "SCMP_ARCH_MIPS": (0x00000008, False, True, "mips", 4102, 4117),
-    "SCMP_ARCH_MIPS64": (0x80000008, True, True, "mips64"),
-    "SCMP_ARCH_MIPS64N32": (0xA0000008, False, True, "mips64n32"),
-    "SCMP_ARCH_MIPSEL": (0x40000008, False, False, "mips", 4102, 4117),
-    "SCMP_ARCH_MIPSEL64": (0xC0000008, True, False, "mips64"),
-    "SCMP_ARCH_MIPSEL64N32": (0xE0000008, False, False, "mips64n32"),
-    "SCMP_ARCH_PPC": (0x00000014, False, True, "ppc", *_M),
-    "SCMP_ARCH_PPC64": (0x80000015, True, True, "ppc64", *_M),
-    "SCMP_ARCH_PPC64LE": (0xC0000015, True, False, "ppc64", *_M),
-    "SCMP_ARCH_S390": (0x00000016, False, True, "s390", *_M),
-    "SCMP_ARCH_S390X": (0x80000016, True, True, "s390x", *_M),
-    "SCMP_ARCH_SH": (0x4000002A, False, False, "sh", *_M),
-    "SCMP_ARCH_SHEB": (0x0000002A, False, True, "sh", *_M),
-    "SCMP_ARCH_PARISC": (0x0000000F, False, True, "parisc"),
-    "SCMP_ARCH_PARISC64": (0x8000000F, True, True, "parisc64"),
-    "SCMP_ARCH_RISCV64": (0xC00000F3, True, False, "riscv64"),
+# (AUDIT_ARCH_*, 64 bit, big endian, table, has socketcall and ipc)
+_ARCHITECTURES: dict[str, tuple[int, bool, bool, str, bool]] = {
+    "SCMP_ARCH_X86": (0x40000003, False, False, "x86", True),
+    "SCMP_ARCH_X86_64": (0xC000003E, True, False, "x86_64", False),
+    "SCMP_ARCH_X32": (0xC000003E, False, False, "x32", False),
+    "SCMP_ARCH_ARM": (0x40000028, False, False, "arm", False),
+    "SCMP_ARCH_AARCH64": (0xC00000B7, True, False, "aarch64", False),
+    "SCMP_ARCH_LOONGARCH64": (0xC0000102, True, False, "loongarch64", False),
+    "SCMP_ARCH_M68K": (0x00000004, False, True, "m68k", True),
+    "SCMP_ARCH_MIPS": (0x00000008, False, True, "mips", True),
+    "SCMP_ARCH_MIPS64": (0x80000008, True, True, "mips64", False),
+    "SCMP_ARCH_MIPS64N32": (0xA0000008, False, True, "mips64n32", False),
+    "SCMP_ARCH_MIPSEL": (0x40000008, False, False, "mips", True),
+    "SCMP_ARCH_MIPSEL64": (0xC0000008, True, False, "mips64", False),
+    "SCMP_ARCH_MIPSEL64N32": (0xE0000008, False, False, "mips64n32", False),
+    "SCMP_ARCH_PPC": (0x00000014, False, True, "ppc", True),
+    "SCMP_ARCH_PPC64": (0x80000015, True, True, "ppc64", True),
+    "SCMP_ARCH_PPC64LE": (0xC0000015, True, False, "ppc64", True),
+    "SCMP_ARCH_S390": (0x00000016, False, True, "s390", True),
+    "SCMP_ARCH_S390X": (0x80000016, True, True, "s390x", True),
+    "SCMP_ARCH_SH": (0x4000002A, False, False, "sh", True),
+    "SCMP_ARCH_SHEB": (0x0000002A, False, True, "sh", True),
+    "SCMP_ARCH_PARISC": (0x0000000F, False, True, "parisc", False),
+    "SCMP_ARCH_PARISC64": (0x8000000F, True, True, "parisc64", False),
+    "SCMP_ARCH_RISCV64": (0xC00000F3, True, False, "riscv64", False),
 }
 
 # uname -m → the architecture that a filter always has
@@ -121,7 +118,7 @@ _SOCKET_NAMES: Final = (
     "socket bind connect listen accept getsockname getpeername socketpair send recv sendto recvfrom"
     " shutdown setsockopt getsockopt sendmsg recvmsg accept4 recvmmsg sendmmsg"
 )
-SOCKET_CALLS: dict[str, int] = dict(zip(_SOCKET_NAMES.split(), range(1, 21)))
+SOCKET_CALLS: dict[str, int] = dict(zip(_SOCKET_NAMES.split(), range(1, 21), strict=True))
 IPC_CALLS: dict[str, int] = {
     "semop": 1,
     "semget": 2,
@@ -143,15 +140,8 @@ def architecture(name: str) -> Architecture | None:
     values = _ARCHITECTURES.get(name)
     if values is None:
         return None
-    socketcall, ipc = values[4:] or (-1, -1)
-    return Architecture(
-        token=values[0],
-        wide=values[1],
-        big=values[2],
-        table=values[3],
-        socketcall=socketcall,
-        ipc=ipc,
-    )
+    token, wide, big, table, multiplexed = values
+    return Architecture(token=token, wide=wide, big=big, table=table, multiplexed=multiplexed)
 
 
 def native(machine: str, byteorder: str) -> str:
@@ -174,8 +164,8 @@ def native(machine: str, byteorder: str) -> str:
 def table(name: str) -> tuple[tuple[int, str], ...]:
     """Runs of calls in the order of their numbers: (number of the first, names; "-" is a hole).
 
-    A run that starts inside an earlier one gives second names. Loads the rarer tables only when asked
-    for one of them.
+    A run that starts inside an earlier one gives second names. Loads the rarer tables only when
+    asked for one of them.
     """
     from rootless_pyoki.plan.syscall_numbers import TABLES
 
@@ -188,7 +178,7 @@ def numbers(name: str) -> dict[str, int]:
     """name → number of every call in a table."""
     known: dict[str, int] = {}
     for first, names in table(name):
-        known.update(zip(names.split(), range(first, first + 1000)))
+        known.update(zip(names.split(), range(first, first + 1000), strict=False))
     known.pop("-", None)
     return known
 

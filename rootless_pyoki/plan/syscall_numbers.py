@@ -174,7 +174,7 @@ TABLES: dict[str, tuple[tuple[int, str], ...]] = {
             "pkey_mprotect pkey_alloc pkey_free statx io_pgetevents rseq",
         ),
         (
-            0x400001a8,
+            0x400001A8,
             "pidfd_send_signal io_uring_setup io_uring_enter io_uring_register open_tree "
             "move_mount fsopen fsconfig fsmount fspick pidfd_open clone3 close_range openat2 "
             "pidfd_getfd faccessat2 process_madvise epoll_pwait2 mount_setattr quotactl_fd "
@@ -310,7 +310,7 @@ TABLES: dict[str, tuple[tuple[int, str], ...]] = {
             "lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal setxattrat getxattrat "
             "listxattrat removexattrat open_tree_attr file_getattr file_setattr listns",
         ),
-        (0xf0001, "breakpoint cacheflush usr26 usr32 set_tls get_tls"),
+        (0xF0001, "breakpoint cacheflush usr26 usr32 set_tls get_tls"),
         (341, "sync_file_range2"),
     ),
 }

@@ -23,6 +23,7 @@ class Ends(Record):
     socket: int = -1  # gate.sock, listening
     lock: int = -1  # gate.lock, held
     peer_uids: tuple[int, ...] = ()  # who may say start, as seen inside
+    stage: str = ""  # a directory to cover where mounts in the making need a place (staging.py)
 
 
 def teller(fd: int) -> Callable[[Note], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless_pyoki.apply import mounts, process, rootfs
+from rootless_pyoki.apply import mounts, process, rootfs, staging
 from rootless_pyoki.errors import SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import syscalls
@@ -46,6 +46,7 @@ def run(plan: Plan, ends: Ends, main: int, init_end: int) -> None:
     # From here on we are mapped, in our cgroup, and still wear the caller's ids: its groups can reach
     # mount sources that the container's root could not.
     rootfs.cut_propagation(plan.rootfs)
+    staging.place = ends.stage
     root = rootfs.attach(plan.rootfs)
     sources = mounts.mount_sources(plan.mounts)
     devices = mounts.device_sources(plan.devices)

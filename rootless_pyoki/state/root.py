@@ -58,17 +58,17 @@ def _users_own(euid: int, environ: Mapping[str, str]) -> str:
     if _ours(f"/run/user/{uid}", euid):
         return f"/run/user/{uid}/{NAME}"
     other = _platform_directory()
-    if _ours(other, euid):
+    if _ours(other, euid, c.AT_SYMLINK_NOFOLLOW):  # it may lie in /tmp
         return f"{other}/{NAME}"
     return f"/tmp/{NAME}-{uid}"
 
 
-def _ours(path: str, euid: int) -> bool:
-    """An absolute path of a directory that belongs to us and that only we can write."""
+def _ours(path: str, euid: int, flags: int = 0) -> bool:
+    """An absolute path of a directory that belongs to us and that only we can write; fstatat(2)."""
     if path[:1] != "/":
         return False
     try:
-        found = syscalls.fstatat(c.AT_FDCWD, path)
+        found = syscalls.fstatat(c.AT_FDCWD, path, flags)
     except SyscallError:
         return False
     return (
@@ -92,7 +92,11 @@ def _platform_directory() -> str:
         import platformdirs  # 19 ms: only when all else has failed
     except ImportError:  # run without site-packages
         return ""
-    return platformdirs.user_runtime_dir()
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it deplores what we have seen ourselves
+        return platformdirs.user_runtime_dir()
 
 
 def open_root(path: str, *, create: bool) -> int:

@@ -239,6 +239,7 @@ def remove(handle: Handle) -> None:
             raise
     finally:
         syscalls.close(root_fd)
+        handle.unlock()  # who waits learns that it is gone, even if a child of ours holds it too
         handle.close()
 
 

@@ -543,7 +543,7 @@ def test_a_bad_process_file(
     for changes, pattern in (
         ({"args": []}, r"/args"),
         ({"cwd": "relative"}, r"/cwd"),
-        ({"cwd": "/nowhere"}, r"/nowhere.*no such"),
+        ({"cwd": "/etc/passwd"}, r"/etc/passwd.*not a directory"),
         ({"user": {"uid": 70000, "gid": 0}}, r"/user/uid|70000"),
         ({"args": ["/no/such"]}, r"/no/such.*no such file"),
         ({"args": ["/etc/passwd"]}, r"/etc/passwd.*permission denied"),

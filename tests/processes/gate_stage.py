@@ -23,32 +23,32 @@ from rootless_pyoki.record import replace
 
 NONE = Capabilities(bounding=0, effective=0, inheritable=0, permitted=0, ambient=0)
 ENV = ["PATH=/usr/bin:/bin"]
-FIELDS = dict(
-    mode=gate.CREATE,
-    fork=False,
-    new_session=True,
-    controlling_tty=False,
-    path=b"/bin/cat",
-    cwd=b"",
-    uid=0,
-    gid=0,
-    groups=None,
-    no_new_privileges=False,
-    capabilities=NONE,
-    filter=b"",
-    filter_flags=0,
-    nofile=None,
-    channel=3,
-    socket=-1,
-    lock=-1,
-    proc_dir=-1,
-    label=None,
-    peer_uids=(),
-    preserve=0,
-    start_hooks=(),
-    state=b"",
-    deadline_ms=2000,
-)
+FIELDS = {
+    "mode": gate.CREATE,
+    "fork": False,
+    "new_session": True,
+    "controlling_tty": False,
+    "path": b"/bin/cat",
+    "cwd": b"",
+    "uid": 0,
+    "gid": 0,
+    "groups": None,
+    "no_new_privileges": False,
+    "capabilities": NONE,
+    "filter": b"",
+    "filter_flags": 0,
+    "nofile": None,
+    "channel": 3,
+    "socket": -1,
+    "lock": -1,
+    "proc_dir": -1,
+    "label": None,
+    "peer_uids": (),
+    "preserve": 0,
+    "start_hooks": (),
+    "state": b"",
+    "deadline_ms": 2000,
+}
 
 
 def record(**fields):
@@ -190,7 +190,7 @@ class Stage:
         self.gates = []
 
     def launch(self, made, argv, envp=ENV, *, userns=True, alone=None, setup=None, image=None):
-        """Fork, enter a user namespace, call setup(record, channel) -> record there, become the gate."""
+        """Fork, enter a user namespace, call setup(record) -> record there, become the gate."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(10)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -271,18 +271,15 @@ def in_child(function):
 
 # ---- filters ----
 
-NUMBERS = {
-    "x86_64": dict(
-        read=0, write=1, execve=59, exit=60, capset=126, prctl=157, exit_group=231, sendto=44,
-        setresuid=117, setresgid=119, setgroups=116, chdir=80, getcwd=79, rt_sigaction=13,
-        rt_sigprocmask=14, close_range=436, sendmsg=46, getpid=39,
-    ),
-    "aarch64": dict(
-        read=63, write=64, execve=221, exit=93, capset=91, prctl=167, exit_group=94, sendto=206,
-        setresuid=147, setresgid=149, setgroups=159, chdir=49, getcwd=17, rt_sigaction=134,
-        rt_sigprocmask=135, close_range=436, sendmsg=211, getpid=172,
-    ),
-}[platform.machine()]  # fmt: skip
+NAMES = (
+    "read write execve exit capset prctl exit_group sendto setresuid setresgid setgroups chdir "
+    "getcwd rt_sigaction rt_sigprocmask close_range sendmsg"
+)
+ALL_NUMBERS = {
+    "x86_64": (0, 1, 59, 60, 126, 157, 231, 44, 117, 119, 116, 80, 79, 13, 14, 436, 46),
+    "aarch64": (63, 64, 221, 93, 91, 167, 94, 206, 147, 149, 159, 49, 17, 134, 135, 436, 211),
+}
+NUMBERS = dict(zip(NAMES.split(), ALL_NUMBERS[platform.machine()], strict=True))
 ALLOW, KILL, NOTIFY = 0x7FFF0000, 0x80000000, 0x7FC00000
 
 

@@ -17,7 +17,7 @@ from rootless_pyoki.processes import gate
 from rootless_pyoki.record import replace
 from tests.processes.gate_stage import all_caps, in_child, record, until
 
-ECHO = dict(path=b"/bin/echo", peer_uids=(0,))
+ECHO = {"path": b"/bin/echo", "peer_uids": (0,)}
 CLIENT, HOOK, TIMEOUT = 19, gate.STEP_HOOK, 5
 
 
@@ -87,7 +87,7 @@ def test_a_refused_program_is_told_to_start(stage):
 
 
 def test_a_silent_client_is_dropped_and_the_next_one_served(stage):
-    """Nothing said within the deadline: told ETIMEDOUT and closed; meanwhile the other one waits."""
+    """Nothing said within the deadline: told ETIMEDOUT and closed; meanwhile the other waits."""
     started = stage.launch(record(**ECHO, deadline_ms=150), ["echo", "x"]).ready().commit()
     silent, begun = started.connect(), time.monotonic()
     assert started.start() is None
@@ -149,7 +149,9 @@ def test_the_lock_falls_when_the_program_runs(stage):
 
     os.chmod(stage.folder, 0o755)
     os.chmod(path, 0o666)
-    started = stage.launch(record(path=b"/bin/cat", peer_uids=(0,)), ["cat", "/dev/zero"], setup=take)
+    started = stage.launch(
+        record(path=b"/bin/cat", peer_uids=(0,)), ["cat", "/dev/zero"], setup=take
+    )
     started.ready().commit()
     with pytest.raises(OSError):
         syscalls.flock(ours, c.LOCK_EX | c.LOCK_NB)
@@ -160,7 +162,7 @@ def test_the_lock_falls_when_the_program_runs(stage):
 
 
 def test_a_clone_enters_the_joined_pid_namespace(stage):
-    """fork: PID first, then READY from a child of main's that is inside; the first has left with 0."""
+    """fork: PID first, then READY from a child of main's that is inside; the first left with 0."""
 
     def join(made):
         syscalls.unshare(c.CLONE_NEWPID)
@@ -204,7 +206,7 @@ def test_a_terminal_becomes_the_controlling_one(stage):
         os.dup2(slave, 0)
         return made
 
-    fields = dict(path=b"/bin/sh", controlling_tty=True, mode=gate.EXEC)
+    fields = {"path": b"/bin/sh", "controlling_tty": True, "mode": gate.EXEC}
     argv = ["sh", "-c", "cat /proc/self/stat; echo hi >/dev/tty"]
     started = stage.launch(record(**fields), argv, setup=terminal).ready()
     assert started.go() is None

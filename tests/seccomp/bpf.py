@@ -42,7 +42,7 @@ def run(
     *,
     big: bool = False,
 ) -> list[int]:
-    """Verdicts of all numbers × argument vectors, in that order."""
+    """Verdicts of all numbers with all argument vectors, in that order."""
     wanted = array.array("I", numbers)
     arguments = array.array("Q", [value for vector in vectors for value in vector])
     out = (ctypes.c_uint32 * (len(wanted) * len(vectors)))()

@@ -22,7 +22,7 @@ def interesting(profile: dict[str, Any]) -> dict[int, set[int]]:
                 near = {value, value - 1, value + 1, value ^ 1 << 32, value & 0xFFFFFFFF}
                 near |= {value | 1 << 63, ~arg["value"] | value, value << 32, value >> 32}
                 values[arg["index"]] |= {one & FULL for one in near}
-    values[0] |= {*range(0, 25)}  # what socketcall and ipc multiplex
+    values[0] |= {*range(25)}  # what socketcall and ipc multiplex
     return values
 
 
@@ -49,7 +49,12 @@ def differences(
     """(how many verdicts were compared, [(architecture, number, arguments, ours, theirs)])."""
     chance = random.Random(seed)
     vectors = vectors_of(profile, chance, most)
-    named = {name for group in profile.get("syscalls", ()) if group.get("args") for name in group["names"]}
+    named = {
+        name
+        for group in profile.get("syscalls", ())
+        if group.get("args")
+        for name in group["names"]
+    }
     compared, wrong = 0, []
     for name in [*architectures, ""]:
         architecture = seccomp_abi.architecture(name)
@@ -58,11 +63,18 @@ def differences(
         table = seccomp_abi.numbers(architecture.table) if architecture else {"read": 0}
         least, highest = min(table.values()), max(table.values())
         plain = [*range(max(0, least - 64), least), *range(least, min(highest, least + 600) + 65)]
-        plain += [number | 0x40000000 for number in range(0, 612)] + list(table.values())
-        plain += [0x3FFFFFFF, 0x40000000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF, 0xFFFFFF9B]
+        plain += [number | 0x40000000 for number in range(612)] + list(table.values())
+        plain += [
+            0x3FFFFFFF,
+            0x40000000,
+            0x7FFFFFFF,
+            0x80000000,
+            0xFFFFFFFE,
+            0xFFFFFFFF,
+            0xFFFFFF9B,
+        ]
         close = [table[one] for one in named if one in table]
-        if architecture:
-            close += [number for number in (architecture.socketcall, architecture.ipc) if number > 0]
+        close += [table[one] for one in ("socketcall", "ipc") if one in table]
         for numbers, chosen in ((plain, vectors[:4]), (close, vectors)):
             mine = bpf.run(ours, token, numbers, chosen, big=big)
             other = bpf.run(theirs, token, numbers, chosen, big=big)

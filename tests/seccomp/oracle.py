@@ -1,4 +1,4 @@
-"""libseccomp as the oracle: the same profile, added rule by rule as OCI runtimes do, exported as BPF."""
+"""libseccomp as the oracle: the same profile, added rule by rule as runtimes do, as BPF."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import ctypes.util
 import functools
 import os
+import struct
 from typing import Any
 
 from rootless_pyoki.plan import seccomp_abi
@@ -73,8 +74,9 @@ def token(architecture: str) -> int:
 
 
 def resolve(name: str, architecture: str) -> int:
-    """The call's number there; negative: it has none there; UNKNOWN: libseccomp has never heard of it."""
-    assert (loaded := library()) is not None
+    """The call's number there; negative: it has none; UNKNOWN: libseccomp has never heard of it."""
+    loaded = library()
+    assert loaded is not None
     return int(
         loaded.seccomp_syscall_resolve_name_arch(
             ctypes.c_uint32(token(architecture)), name.encode()
@@ -84,7 +86,8 @@ def resolve(name: str, architecture: str) -> int:
 
 def knows(architecture: str) -> bool:
     """Whether this libseccomp has the architecture at all."""
-    assert (loaded := library()) is not None
+    loaded = library()
+    assert loaded is not None
     word = ctypes.c_uint32(token(architecture))
     return bool(loaded.seccomp_syscall_resolve_num_arch(word, resolve("read", architecture)))
 
@@ -101,7 +104,8 @@ def export(profile: dict[str, Any], native: str) -> bytes:
 
     Raises Refused(errno of the call).
     """
-    assert (loaded := library()) is not None
+    loaded = library()
+    assert loaded is not None
     default = action(profile["defaultAction"], profile.get("defaultErrnoRet"))
     context = loaded.seccomp_init(ctypes.c_uint32(default))
     assert context
@@ -116,6 +120,22 @@ def export(profile: dict[str, Any], native: str) -> bytes:
         return _exported(loaded, context)
     finally:
         loaded.seccomp_release(context)
+
+
+def mended(program: bytes, profile: dict[str, Any]) -> bytes:
+    """A big-endian export as it would be on such a machine, in our byte order.
+
+    libseccomp 2.5 swaps the value of a `ret` twice where it repeats one for the reach of a jump.
+    """
+    verdicts = {0, action(profile["defaultAction"], profile.get("defaultErrnoRet"))}
+    for group in profile["syscalls"]:
+        verdicts.add(action(group["action"], group.get("errnoRet")))
+    out = []
+    for code, true, false, k in struct.iter_unpack(">HBBI", program):
+        if code == 0x06 and k not in verdicts:
+            k = int.from_bytes(k.to_bytes(4, "big"), "little")
+        out.append(struct.pack("=HBBI", code, true, false, k))
+    return b"".join(out)
 
 
 def _add(loaded: ctypes.CDLL, context: int, group: dict[str, Any], default: int) -> None:

@@ -12,8 +12,19 @@ from rootless_pyoki.plan import seccomp_abi
 PODMAN = Path("/usr/share/containers/seccomp.json")
 
 DEFAULT_CAPABILITIES = frozenset(
-    "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_NET_BIND_SERVICE CAP_SETFCAP"
-    " CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_CHROOT".split()
+    [
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_FSETID",
+        "CAP_KILL",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_SETFCAP",
+        "CAP_SETGID",
+        "CAP_SETPCAP",
+        "CAP_SETUID",
+        "CAP_SYS_CHROOT",
+    ]
 )
 
 # Go's name of an architecture → the SCMP_ARCH_* whose `archMap` entry applies
@@ -26,7 +37,7 @@ def resolve(
     go_architecture: str = "amd64",
     capabilities: frozenset[str] = DEFAULT_CAPABILITIES,
 ) -> dict[str, Any]:
-    """An engine's profile (archMap, includes, excludes) as the /linux/seccomp it puts in config.json."""
+    """An engine's profile (archMap, includes, excludes) as the /linux/seccomp of config.json."""
     own = GO_ARCHITECTURES[go_architecture]
     mapped = next(entry for entry in profile["archMap"] if entry["architecture"] == own)
     resolved: dict[str, Any] = {
@@ -67,13 +78,29 @@ def like_docker() -> dict[str, Any]:
     mount and namespace calls not allowed.
     """
     profile = podman()
-    namespaces = {
-        *("clone clone3 unshare setns mount umount umount2 pivot_root mount_setattr move_mount".split()),
-        *("open_tree fsopen fsconfig fsmount fspick keyctl add_key request_key".split()),
-    }
+    namespaces = [
+        "clone",
+        "clone3",
+        "unshare",
+        "setns",
+        "mount",
+        "umount",
+        "umount2",
+        "pivot_root",
+        "mount_setattr",
+        "move_mount",
+        "open_tree",
+        "fsopen",
+        "fsconfig",
+        "fsmount",
+        "fspick",
+        "keyctl",
+        "add_key",
+        "request_key",
+    ]
     groups = []
     for group in profile["syscalls"]:
-        names = [name for name in group["names"] if name not in namespaces | {"socket"}]
+        names = [name for name in group["names"] if name not in (*namespaces, "socket")]
         if group["action"] == "SCMP_ACT_ALLOW" and names:
             groups.append({**group, "names": names})
     no_namespace = {"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
@@ -131,15 +158,22 @@ def random_profile(
         if picked:
             profile["syscalls"].append(_group(chance, picked))
     for name in chance.sample([name for name in names if name not in used], chance.randint(1, 12)):
-        action, errno = chance.choice(VERDICTS)
-        for args in _shapes(chance) if plain else _any_shape(chance):
-            if overlapping:
-                action, errno = chance.choice(VERDICTS)
-            group = _group(chance, [name], action, errno)
-            group["args"] = args
-            profile["syscalls"].append(group)
+        profile["syscalls"] += random_rules(chance, name, plain=plain, overlapping=overlapping)
     chance.shuffle(profile["syscalls"])
     return profile
+
+
+def random_rules(
+    chance: random.Random, name: str, *, plain: bool = True, overlapping: bool = False
+) -> list[dict[str, Any]]:
+    """Rules with conditions for one call."""
+    action, errno = chance.choice(VERDICTS)
+    groups = []
+    for args in _shapes(chance) if plain else _any_shape(chance):
+        if overlapping:
+            action, errno = chance.choice(VERDICTS)
+        groups.append({**_group(chance, [name], action, errno), "args": args})
+    return groups
 
 
 def _group(
@@ -164,13 +198,14 @@ def _any_shape(chance: random.Random) -> list[list[dict[str, Any]]]:
 def _shapes(chance: random.Random) -> list[list[dict[str, Any]]]:
     """The `args` of the rules for one call, as real profiles have them.
 
-    libseccomp 2.5.4 loses verdicts when rules of several arguments share a prefix or the high word of
-    an ordered comparison; so: one rule with many arguments, several with one argument each (at most
-    one of them ordered), or several that test the same arguments for equality.
+    libseccomp 2.5.4 loses verdicts when rules of several arguments share a prefix or the high word
+    of an ordered comparison; so: one rule with many arguments, several with one argument each (at
+    most one of them ordered), or several that test the same arguments for equality.
     """
     shape = chance.randrange(3)
     if shape == 0:
-        return [[_argument(chance, index) for index in chance.sample(range(6), chance.randint(1, 5))]]
+        indexes = chance.sample(range(6), chance.randint(1, 5))
+        return [[_argument(chance, index) for index in indexes]]
     if shape == 1:
         operators = [chance.choice(ORDERED), *chance.choices(EQUALITIES, k=chance.randint(0, 3))]
         chance.shuffle(operators)

@@ -1,7 +1,8 @@
-"""What a profile means, evaluated directly, number by number: slow, and shares no code with the compiler."""
+"""What a profile means, evaluated directly: slow, and shares no code with the compiler."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from rootless_pyoki.plan import seccomp_abi
@@ -16,6 +17,14 @@ COMPARE = {
     "SCMP_CMP_GT": lambda given, value, _: given > value,
     "SCMP_CMP_MASKED_EQ": lambda given, value, two: given & value == two & value,
 }
+
+
+@functools.cache
+def _names(table: str) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for name, number in seccomp_abi.numbers(table).items():
+        found.setdefault(number, []).append(name)
+    return found
 
 
 def _verdict(name: str, errno: int | None) -> int:
@@ -42,11 +51,11 @@ def possible(
     architecture = seccomp_abi.architecture(name)
     assert architecture is not None
     width = 0xFFFFFFFFFFFFFFFF if architecture.wide else 0xFFFFFFFF
-    names = {call for call, own in seccomp_abi.numbers(architecture.table).items() if own == number}
+    names = set(_names(architecture.table).get(number, ()))
     direct = set(names)
-    if number == architecture.socketcall:
+    if "socketcall" in names:
         names |= {c for c, n in seccomp_abi.SOCKET_CALLS.items() if n == arguments[0] & width}
-    if number == architecture.ipc:
+    if "ipc" in names:
         names |= {c for c, n in seccomp_abi.IPC_CALLS.items() if n == arguments[0] & width}
     certain: list[int] = []
     found: set[int] = set()

@@ -14,7 +14,6 @@ from rootless_pyoki.errors import SpecError
 from rootless_pyoki.spec.validate import validate, validate_process, validate_resources
 from tests.spec import configs
 
-
 full, put = configs.full, configs.put
 
 MAP = {"containerID": 0, "hostID": 0, "size": 1}
@@ -35,9 +34,7 @@ def test_a_right_configuration_passes_unchanged() -> None:
 
 def test_the_least_configuration_passes() -> None:
     """What the specification requires, and a process."""
-    validate(
-        {"ociVersion": "1.0.0", "root": {"path": "r"}, "process": {"cwd": "/", "args": ["x"]}}
-    )
+    validate({"ociVersion": "1.0.0", "root": {"path": "r"}, "process": {"cwd": "/", "args": ["x"]}})
 
 
 @pytest.mark.parametrize("version", ["1.0.0", "1.0.2-dev", "1.3.0+dev.1", "1.99.0", "1.2.1-rc.1+b"])
@@ -295,7 +292,7 @@ def test_a_document_that_is_no_configuration_is_refused(value: Any) -> None:
 
 
 def test_a_large_profile_is_quick() -> None:
-    """Five hundred names of system calls in well under a millisecond; the bound is ten times that."""
+    """Five hundred names of system calls take a tenth of a millisecond; the bound is generous."""
     config = full()
     config["linux"]["seccomp"]["syscalls"] = [
         {"names": [f"call{n}_{m}" for m in range(15)], "action": "SCMP_ACT_ALLOW"}

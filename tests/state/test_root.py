@@ -20,9 +20,7 @@ def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(root.procfs, "in_initial_user_namespace", lambda: False)
 
 
-def test_an_explicit_root_is_made_absolute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_explicit_root_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative to where we are; dots are taken out."""
     monkeypatch.chdir(tmp_path)
     assert root.choose_root("x/./y//z/../w") == f"{tmp_path}/x/y/w"

@@ -43,12 +43,10 @@ def state_of(pid: int, **changes: object) -> store.ContainerState:
     start = procfs.start_time(pid)
     assert start is not None
     state = store.new_state(id="c1", bundle="/b", rootfs="/r")
-    return replace(state, phase="created", pid=pid, start_time=start, **changes)
+    return replace(state, **{"phase": "created", "pid": pid, "start_time": start, **changes})
 
 
-def test_a_held_gate_lock_means_created(
-    handle: store.Handle, sleeper: int, tmp_path: Path
-) -> None:
+def test_a_held_gate_lock_means_created(handle: store.Handle, sleeper: int, tmp_path: Path) -> None:
     """Released, it means running: the gate's execve does that."""
     state = state_of(sleeper)
     with (tmp_path / "c1" / "gate.lock").open("w") as gate:

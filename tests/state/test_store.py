@@ -120,7 +120,9 @@ def test_members_of_a_newer_program_are_kept() -> None:
 
 def test_a_newer_form_is_refused() -> None:
     """By its number, with what helps."""
-    with pytest.raises(StateError, match="container c1 has format 2, this pyoki knows up to 1") as e:
+    with pytest.raises(
+        StateError, match="container c1 has format 2, this pyoki knows up to 1"
+    ) as e:
         container_state.decode(b'{"format": 2}', "c1")
     assert "newer pyoki" in e.value.hint
 
@@ -187,7 +189,7 @@ def test_an_id_is_given_once(root_fd: int) -> None:
 
 def test_what_does_not_exist_says_so(root_fd: int) -> None:
     """In the words that callers look for."""
-    with pytest.raises(NotFoundError, match="^container c1 does not exist$"):
+    with pytest.raises(NotFoundError, match=r"^container c1 does not exist$"):
         store.open_container(root_fd, "c1")
 
 
