@@ -82,8 +82,8 @@ run_pytest() {
     shift
     [ -z "$marks" ] || marked="$marked and $marks"
     "$@" env HYPOTHESIS_STORAGE_DIRECTORY="$scratch/hypothesis" PYTHONDONTWRITEBYTECODE=1 TMPDIR="$scratch" \
-        "$home/venv/bin/python" -m pytest -p no:cacheprovider --basetemp="$scratch/pytest" -m "$marked" \
-        ${arguments[@]+"${arguments[@]}"} || code=$?
+        "$home/venv/bin/python" -m pytest -p no:cacheprovider --timeout=120 --basetemp="$scratch/pytest" \
+        -m "$marked" ${arguments[@]+"${arguments[@]}"} 9>&- || code=$?
     [ $code = 0 ] || [ $code = 5 ] || failed=1
     [ $code = 5 ] || ran=1
 }
@@ -91,6 +91,8 @@ run_pytest() {
 prepare_machine
 home=${PYOKI_TEST_HOME:-/var/tmp/pyoki-tests-$(id -u)}
 own_folder "$home"
+exec 9> "$home/lock"
+flock -n 9 || { echo "error: tests already run in $home: say PYOKI_TEST_HOME=another" >&2; exit 1; }
 copy_checkout
 prepare_environments
 

@@ -54,6 +54,9 @@ def _make(device: Device, root: int) -> None:
         try:
             syscalls.mknodat(parent, name, device.mode, number)
         except SyscallError as error:
+            if error.errno == c.EPERM and device.kind == "mknod":
+                _bind(device, root, _same_on_host(device, number, error))
+                return
             if error.errno != c.EEXIST:
                 raise
             _expect_same(device, parent, name, number, error)
@@ -63,6 +66,18 @@ def _make(device: Device, root: int) -> None:
         syscalls.fchmodat(parent, name, device.mode & 0o7777)
     finally:
         syscalls.close(parent)
+
+
+def _same_on_host(device: Device, number: int, error: SyscallError) -> int:
+    """Root in a container around us may not make nodes, but may bind the host's of the same number."""
+    try:
+        tree = mounting.clone(device.path, recursive=False)
+    except SyscallError:
+        raise error from None
+    seen = syscalls.fstat(tree)
+    if seen.st_mode & c.S_IFMT != device.mode & c.S_IFMT or seen.st_rdev != number:
+        raise error
+    return tree
 
 
 def _expect_same(

@@ -11,6 +11,7 @@ from rootless_pyoki.errors import HostError, PyokiError, SyscallError, from_oser
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, paths, syscalls
 from rootless_pyoki.plan.plan import Note
+from rootless_pyoki.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from rootless_pyoki.plan.plan import Device, Mount
 
+ATIMES = c.MOUNT_ATTR__ATIME | c.MOUNT_ATTR_NODIRATIME
 REFUSED = (c.EPERM, c.EBUSY, c.ENODEV, c.EACCES)
 _FLAG_WORDS = ((c.MS_SYNCHRONOUS, "sync"), (c.MS_DIRSYNC, "dirsync"), (c.MS_LAZYTIME, "lazytime"))
 
@@ -73,7 +75,7 @@ def mount_all(
     for mount, source in zip(mounts, sources, strict=True):
         try:
             if mount.remount:
-                _remount(mount, root)
+                _remount(mount, root, tell)
             else:
                 _mount(mount, root, source, tell, joined_pid)
         except SyscallError as error:
@@ -93,10 +95,10 @@ def _mount(
         elif mount.kind == "proc" and joined_pid:
             tree = foreign_proc.make(_data(mount, target))
         else:
-            tree = _filesystem(mount, target, tell)
+            tree, mount = _filesystem(mount, target, tell)
         if mount.copy_up:
             copy_up.copy(target, tree)
-        _set_attributes(mount, tree)
+        _set_attributes(mount, tree, tell)
         mounting.attach(tree, target)
         _set_propagation(mount, tree)
         if tree != source:
@@ -131,29 +133,37 @@ def _refuse_symlink(mount: Mount, root: int) -> None:
         syscalls.close(parent)
 
 
-def _filesystem(mount: Mount, target: int, tell: Callable[[Note], None]) -> int:
-    """A new filesystem, detached; what the host has instead, where the kernel refuses one."""
+def _filesystem(
+    mount: Mount, target: int, tell: Callable[[Note], None]
+) -> tuple[int, Mount]:
+    """A new filesystem, detached; what the host has instead, where the kernel refuses one.
+
+    Also the mount as it is to be completed: the host's own trees stay read-only whatever is asked.
+    """
     try:
-        return mounting.make_filesystem(mount.kind, mount.source, _data(mount, target))
+        return mounting.make_filesystem(mount.kind, mount.source, _data(mount, target)), mount
     except SyscallError as error:
         if not mount.fallback or error.errno not in REFUSED:
             raise
         return _fall_back(mount, error, tell)
 
 
-def _fall_back(mount: Mount, error: SyscallError, tell: Callable[[Note], None]) -> int:
+def _fall_back(
+    mount: Mount, error: SyscallError, tell: Callable[[Note], None]
+) -> tuple[int, Mount]:
     tree = mounting.clone(mount.fallback, recursive=True)
     if mount.kind in ("sysfs", "cgroup2"):
         # the host's own tree: never writable from inside (a container without a cgroup namespace
         # could otherwise move the host's processes)
         mounting.set_attributes(tree, c.MOUNT_ATTR_RDONLY, recursive=True)
+        mount = replace(mount, attr_clear=mount.attr_clear & ~c.MOUNT_ATTR_RDONLY)
     tell(
         Note(
             pointer=mount.pointer,
             text=f"{mount.kind} on {mount.destination}: {error}; the host's {mount.fallback} is bound instead",
         )
     )
-    return tree
+    return tree, mount
 
 
 def _data(mount: Mount, target: int) -> list[str]:
@@ -165,43 +175,33 @@ def _data(mount: Mount, target: int) -> list[str]:
     return words
 
 
-def _set_attributes(mount: Mount, tree: int) -> None:
-    """What the options set and clear; a flag locked by the parent user namespace cannot be cleared."""
-    if mount.recursive_set or mount.recursive_clear:
-        mounting.set_attributes(
-            tree,
-            mount.recursive_set,
-            mount.recursive_clear,
-            recursive=True,
-            attached=mount.remount,
-        )
-    if not (mount.attr_set or mount.attr_clear):
-        return
-    try:
-        mounting.set_attributes(tree, mount.attr_set, mount.attr_clear, attached=mount.remount)
-    except SyscallError as error:
-        if error.errno != c.EPERM or not mount.attr_clear:
-            raise
-        _set_around_locks(mount, tree)
+def _set_attributes(mount: Mount, tree: int, tell: Callable[[Note], None]) -> None:
+    """What the options set and clear, on the whole tree first.
 
-
-def _set_around_locks(mount: Mount, tree: int) -> None:
-    """Retry without clearing what is not even set; what is set and locked stays an error."""
-    held = syscalls.fstatfs(tree).flags
-    clear = mount.attr_clear & ~c.MOUNT_ATTR__ATIME
-    for attribute, locked in (
-        (c.MOUNT_ATTR_RDONLY, c.ST_RDONLY),
-        (c.MOUNT_ATTR_NOSUID, c.ST_NOSUID),
-        (c.MOUNT_ATTR_NODEV, c.ST_NODEV),
-        (c.MOUNT_ATTR_NOEXEC, c.ST_NOEXEC),
+    What the parent user namespace has locked cannot be cleared: an error. Access times of a mount of
+    its are all locked (mount_namespaces(7)); nothing but speed hangs on them, so those only get a Note.
+    """
+    for attr_set, attr_clear, recursive in (
+        (mount.recursive_set, mount.recursive_clear, True),
+        (mount.attr_set, mount.attr_clear, False),
     ):
-        if clear & attribute and held & locked:
-            raise SyscallError(
-                c.EPERM, syscalls.strerror(c.EPERM), "mount_setattr", mount.destination
-            )
-    attributes = mount.attr_set & ~(c.MOUNT_ATTR__ATIME if mount.attr_clear & c.MOUNT_ATTR__ATIME else 0)
-    if attributes:
-        mounting.set_attributes(tree, attributes, attached=mount.remount)
+        for mask in (-1, ~ATIMES):
+            if not (attr_set & mask or attr_clear & mask):
+                break
+            try:
+                mounting.set_attributes(
+                    tree,
+                    attr_set & mask,
+                    attr_clear & mask,
+                    recursive=recursive,
+                    attached=mount.remount,
+                )
+                break
+            except SyscallError as error:
+                if error.errno != c.EPERM or not (attr_set | attr_clear) & mask & ATIMES:
+                    raise
+                text = f"access times of {mount.destination} stay as they are: {error}"
+                tell(Note(pointer=f"{mount.pointer}/options", text=text))
 
 
 def _set_propagation(mount: Mount, tree: int) -> None:
@@ -210,11 +210,11 @@ def _set_propagation(mount: Mount, tree: int) -> None:
         mounting.set_propagation(tree, kind, recursive=bool(mount.propagation & c.MS_REC))
 
 
-def _remount(mount: Mount, root: int) -> None:
+def _remount(mount: Mount, root: int, tell: Callable[[Note], None]) -> None:
     """Option `remount`: change what is mounted at the destination already."""
     target = paths.resolve(root, mount.destination)
     try:
-        _set_attributes(mount, target)
+        _set_attributes(mount, target, tell)
         _set_propagation(mount, target)
     finally:
         syscalls.close(target)

@@ -47,7 +47,7 @@ def needed(config: Mapping[str, Any], euid: int, egid: int, capabilities_effecti
         if namespace["type"] == "user" and namespace.get("path"):
             return False
     for key, own in (("uidMappings", euid), ("gidMappings", egid)):
-        mappings = linux.get(key) or ()
+        mappings = linux.get(key) or []
         if len(mappings) != 1 or mappings[0]["hostID"] != own or mappings[0]["size"] != 1:
             return True
     return False

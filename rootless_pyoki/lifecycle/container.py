@@ -114,6 +114,18 @@ def sweep(handle: store.Handle, state: ContainerState) -> None:
     left.remove_cgroup()
 
 
+def clear_leftover(root: str | None, id: str) -> None:
+    """The directory of a create that was killed before it wrote a state."""
+    try:
+        place = state_root.open_root(state_root.choose_root(root), create=False)
+    except SyscallError:
+        return  # no root, no leftovers
+    try:
+        store.clear_leftover(place, id)
+    finally:
+        syscalls.close(place)
+
+
 def load(root: str | None, id: str, *, lock: bool = False) -> Container:
     """The container with this id; NotFoundError `container X does not exist`."""
     try:

@@ -21,9 +21,10 @@ def delete(*, root: str | None, id: str, force: bool = False, regex: bool = Fals
             else [container.load(root, id, lock=True)]
         )
     except NotFoundError:
-        if force:
-            return
-        raise
+        if not force:
+            raise
+        container.clear_leftover(root, id)
+        return
     for one in found:
         _delete(one, force)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from rootless_pyoki import log
 from rootless_pyoki.errors import PyokiError
 from rootless_pyoki.kernel import json
+from rootless_pyoki.spec import OCI_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless_pyoki.plan.plan import Hooks
-
-OCI_VERSION = "1.3.0"
 
 
 def state_json(

@@ -40,7 +40,11 @@ def _say_start(found: Container) -> None:
     socket = syscalls.socket(c.SOCK_SEQPACKET)
     try:
         syscalls.connect(socket, f"{fds.fd_path(found.handle.fd)}/gate.sock")
-        syscalls.send(socket, b"S")
+        try:
+            syscalls.send(socket, b"S")
+        except SyscallError as error:
+            if error.errno != c.EPIPE:  # refused before it was said: the reason can still be read
+                raise
         answer = syscalls.recv(socket, 16)
     except SyscallError as error:
         raise from_oserror(error, f"start container {found.id}") from None

@@ -7,6 +7,7 @@ that is used without being installed.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import shutil
@@ -92,7 +93,7 @@ def build_extension(output: Path) -> Path:
     arguments += [f"-D{name}={value}" for name, value in options["define_macros"]]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "_syscalls.c")
-        with contextlib.redirect_stdout(sys.stderr):  # cffi says that it does
+        with contextlib.redirect_stdout(io.StringIO()):  # cffi says that it does
             recipe.emit_c_code(str(source))
         run_compiler(["-shared", "-fPIC", "-s", *arguments, "-o", str(output), str(source)])
     return output

@@ -36,6 +36,7 @@ def run(
     syscalls.set_name("pyoki:[2:INIT]")
     syscalls.prctl(c.PR_SET_PDEATHSIG, c.SIGKILL)
     syscalls.setsid()
+    syscalls.umask(0)  # mount points get the modes that they are made with
 
     process.name_the_host(plan)
     if plan.loopback_up:

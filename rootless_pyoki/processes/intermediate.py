@@ -5,9 +5,10 @@ from __future__ import annotations
 from rootless_pyoki.apply import mounts, process, rootfs, staging
 from rootless_pyoki.errors import SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.kernel import syscalls
+from rootless_pyoki.kernel import procfs, syscalls
 from rootless_pyoki.processes import channel, init, protocol
 from rootless_pyoki.processes.ends import door
+from rootless_pyoki.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def run(plan: Plan, ends: Ends, main: int, init_end: int) -> None:
     if _joins_strangers(plan):
         syscalls.prctl(c.PR_SET_DUMPABLE, 0)
 
-    refused = _join(plan.namespaces, ends.proc)
+    refused = _join(plan.namespaces)
     _enter_user_namespace(plan)
+    plan = _without_groups(plan)
     channel.send(main, protocol.ENTERED)
     _unshare(plan, EARLY)
     channel.wait_for(main, protocol.SETTLED)
@@ -74,7 +76,7 @@ def _joins_strangers(plan: Plan) -> bool:
     return any(n.path and n.kind in ("user", "pid", "mount") for n in plan.namespaces)
 
 
-def _join(namespaces: tuple[Namespace, ...], proc: int) -> list[tuple[Namespace, int]]:
+def _join(namespaces: tuple[Namespace, ...]) -> list[tuple[Namespace, int]]:
     """Pass 1, with the caller's capabilities; returns what the kernel refused, for pass 3.
 
     The mount namespace comes last: it changes what paths mean.
@@ -136,6 +138,15 @@ def _enter_user_namespace(plan: Plan) -> None:
             if namespace.path:
                 raise _cannot_join(namespace, error) from None
             raise from_oserror(error, "create a user namespace", pointer=namespace.pointer) from None
+
+
+def _without_groups(plan: Plan) -> Plan:
+    """A joined user namespace may deny setgroups; that matters only where groups are asked for."""
+    if not plan.joins("user") or plan.process.additional_gids:
+        return plan
+    if procfs.read("self", "setgroups").strip() == b"allow":
+        return plan
+    return replace(plan, process=replace(plan.process, set_groups=False))
 
 
 def _unshare(plan: Plan, kinds: tuple[str, ...]) -> None:
