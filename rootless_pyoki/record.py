@@ -23,7 +23,7 @@ class Record:
     _fields: tuple[str, ...] = ()
 
     def __init_subclass__(cls) -> None:
-        own = tuple(name for name in cls.__dict__.get("__annotations__", ()) if name != "_fields")
+        own = tuple(name for name in getattr(cls, "__annotations__", ()) if name != "_fields")
         cls._fields = cls._fields + tuple(name for name in own if name not in cls._fields)
 
     def __init__(self, **values: Any) -> None:

@@ -27,7 +27,9 @@ def open_pair(root: int, proc: int) -> tuple[int, int]:
             or seen.st_mode & c.S_IFMT != c.S_IFCHR
             or seen.st_rdev != syscalls.makedev(*PTMX)
         ):
-            raise HostError("/dev/pts/ptmx is not a pseudoterminal multiplexer", pointer="/process/terminal")
+            raise HostError(
+                "/dev/pts/ptmx is not a pseudoterminal multiplexer", pointer="/process/terminal"
+            )
         master = syscalls.openat(proc, f"self/fd/{place}", c.O_RDWR | c.O_NOCTTY)
         syscalls.close(place)
         syscalls.unlock_pty(master)
@@ -73,7 +75,9 @@ def connect(path: str) -> int:
     """The caller's console socket (AF_UNIX stream), whatever its path's length."""
     directory, _, name = path.rpartition("/")
     try:
-        parent = syscalls.openat(c.AT_FDCWD, directory or ("/" if path[:1] == "/" else "."), c.O_PATH | c.O_DIRECTORY)
+        parent = syscalls.openat(
+            c.AT_FDCWD, directory or ("/" if path[:1] == "/" else "."), c.O_PATH | c.O_DIRECTORY
+        )
         socket = syscalls.socket(c.SOCK_STREAM)
         syscalls.connect(socket, f"{fds.fd_path(parent)}/{name}")
         syscalls.close(parent)

@@ -80,9 +80,7 @@ def _same_on_host(device: Device, number: int, error: SyscallError) -> int:
     return tree
 
 
-def _expect_same(
-    device: Device, parent: int, name: str, number: int, error: SyscallError
-) -> None:
+def _expect_same(device: Device, parent: int, name: str, number: int, error: SyscallError) -> None:
     """What the image has there already must be that very device."""
     seen = syscalls.fstatat(parent, name, c.AT_SYMLINK_NOFOLLOW)
     if seen.st_mode & c.S_IFMT != device.mode & c.S_IFMT:

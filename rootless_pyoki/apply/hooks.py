@@ -21,6 +21,7 @@ def run(hooks: tuple[Hook, ...], state: bytes) -> None:
 
 def run_one(hook: Hook, state: bytes) -> None:
     doing = f"hook {hook.path}"
+    syscalls.signal_default(c.SIGCHLD)  # a caller may ignore it, and then nothing can be waited for
     stdin, feed = syscalls.pipe()
     listen, words = syscalls.pipe()
     try:
@@ -66,7 +67,8 @@ def _attend(
             ready = dict(syscalls.poll(waiting, left))
             if not ready and deadline is not None:
                 raise HostError(
-                    f"hook {hook.path}: no end after {hook.timeout} s", pointer=f"{hook.pointer}/timeout"
+                    f"hook {hook.path}: no end after {hook.timeout} s",
+                    pointer=f"{hook.pointer}/timeout",
                 )
             if feed in ready:
                 state = _feed(feed, state)

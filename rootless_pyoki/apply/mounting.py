@@ -21,7 +21,9 @@ def clone(path: str, *, recursive: bool) -> int:
     """A copy of the host's mount at `path`, attached nowhere yet: its root as an fd."""
     if not staging.needed:
         try:
-            return syscalls.open_tree(c.AT_FDCWD, path, _CLONE | (c.AT_RECURSIVE if recursive else 0))
+            return syscalls.open_tree(
+                c.AT_FDCWD, path, _CLONE | (c.AT_RECURSIVE if recursive else 0)
+            )
         except SyscallError as error:
             if error.errno not in _REFUSED:
                 raise
@@ -92,7 +94,12 @@ def attach(tree: int, target: int) -> None:
 
 
 def set_attributes(
-    tree: int, attr_set: int, attr_clear: int = 0, *, recursive: bool = False, attached: bool = False
+    tree: int,
+    attr_set: int,
+    attr_clear: int = 0,
+    *,
+    recursive: bool = False,
+    attached: bool = False,
 ) -> None:
     """MOUNT_ATTR_* to set and to clear; attached: `tree` is not one that we are still to attach."""
     try:

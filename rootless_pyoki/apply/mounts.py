@@ -29,7 +29,9 @@ def mount_sources(mounts: tuple[Mount, ...]) -> list[int]:
 
     Raises PyokiError with the pointer of the mount whose source is missing or out of reach.
     """
-    return [_source(mount) if mount.kind == "bind" and not mount.remount else -1 for mount in mounts]
+    return [
+        _source(mount) if mount.kind == "bind" and not mount.remount else -1 for mount in mounts
+    ]
 
 
 def _source(mount: Mount) -> int:
@@ -133,9 +135,7 @@ def _refuse_symlink(mount: Mount, root: int) -> None:
         syscalls.close(parent)
 
 
-def _filesystem(
-    mount: Mount, target: int, tell: Callable[[Note], None]
-) -> tuple[int, Mount]:
+def _filesystem(mount: Mount, target: int, tell: Callable[[Note], None]) -> tuple[int, Mount]:
     """A new filesystem, detached; what the host has instead, where the kernel refuses one.
 
     Also the mount as it is to be completed: the host's own trees stay read-only whatever is asked.
@@ -160,7 +160,8 @@ def _fall_back(
     tell(
         Note(
             pointer=mount.pointer,
-            text=f"{mount.kind} on {mount.destination}: {error}; the host's {mount.fallback} is bound instead",
+            text=f"{mount.kind} on {mount.destination}: {error}; "
+            f"the host's {mount.fallback} is bound instead",
         )
     )
     return tree, mount

@@ -93,14 +93,18 @@ def enter_cwd(root: int, process: Process) -> bool:
         if error.errno == c.EACCES:
             return False
         if error.errno != c.ENOENT:
-            raise from_oserror(error, "enter the working directory", pointer=f"{process.pointer}/cwd") from None
+            raise from_oserror(
+                error, "enter the working directory", pointer=f"{process.pointer}/cwd"
+            ) from None
         place = _make_cwd(root, process)
     try:
         syscalls.fchdir(place)
     except SyscallError as error:
         if error.errno == c.EACCES:
             return False
-        raise from_oserror(error, "enter the working directory", pointer=f"{process.pointer}/cwd") from None
+        raise from_oserror(
+            error, "enter the working directory", pointer=f"{process.pointer}/cwd"
+        ) from None
     finally:
         syscalls.close(place)
     if not syscalls.getcwd().startswith("/"):
@@ -115,7 +119,9 @@ def _make_cwd(root: int, process: Process) -> int:
     try:
         return paths.make_directory(root, process.cwd)
     except SyscallError as error:
-        raise from_oserror(error, "make the working directory", pointer=f"{process.pointer}/cwd") from None
+        raise from_oserror(
+            error, "make the working directory", pointer=f"{process.pointer}/cwd"
+        ) from None
 
 
 def environment(root: int, process: Process) -> list[str]:
@@ -153,14 +159,16 @@ def find_executable(process: Process, env: list[str]) -> str:
     """
     name = process.args[0]
     if "/" in name:
-        trouble = _trouble(name)
+        path = _from_cwd(process, name)
+        trouble = _trouble(path)
         if trouble not in (0, UNKNOWN):
             raise _cannot_execute(process, name, trouble)
-        return name
+        return path
     path = next((entry[5:] for entry in env if entry.startswith("PATH=")), DEFAULT_PATH)
-    troubles = [_trouble(f"{directory or '.'}/{name}") for directory in path.split(":")]
+    candidates = [_from_cwd(process, f"{directory or '.'}/{name}") for directory in path.split(":")]
+    troubles = [_trouble(candidate) for candidate in candidates]
     if 0 in troubles:
-        return f"{path.split(':')[troubles.index(0)] or '.'}/{name}"
+        return candidates[troubles.index(0)]
     if any(trouble in (c.EACCES, c.EISDIR, UNKNOWN) for trouble in troubles):
         raise _cannot_execute(process, name, c.EACCES)
     raise HostError(
@@ -171,6 +179,10 @@ def find_executable(process: Process, env: list[str]) -> str:
 
 
 UNKNOWN = -1  # only the process's own user may look there: the gate will know
+
+
+def _from_cwd(process: Process, path: str) -> str:
+    return path if path[:1] == "/" else f"{process.cwd.rstrip('/')}/{path}"
 
 
 def _trouble(path: str) -> int:

@@ -85,7 +85,9 @@ def _null_device(root: int) -> int:
         null = paths.resolve(root, "/dev/null")
         seen = syscalls.fstat(null)
     except SyscallError as error:
-        raise from_oserror(error, "open /dev/null for masking", pointer="/linux/maskedPaths") from None
+        raise from_oserror(
+            error, "open /dev/null for masking", pointer="/linux/maskedPaths"
+        ) from None
     if seen.st_mode & c.S_IFMT != c.S_IFCHR or seen.st_rdev != syscalls.makedev(1, 3):
         raise HostError(
             "the container's /dev/null is not the null device", pointer="/linux/maskedPaths"
@@ -116,7 +118,9 @@ def _mask(root: int, path: str, pointer: str, null: int, empty: int) -> int:
 
 def _empty_directory() -> int:
     """An empty, read-only tmpfs, detached."""
-    attributes = c.MOUNT_ATTR_RDONLY | c.MOUNT_ATTR_NOSUID | c.MOUNT_ATTR_NODEV | c.MOUNT_ATTR_NOEXEC
+    attributes = (
+        c.MOUNT_ATTR_RDONLY | c.MOUNT_ATTR_NOSUID | c.MOUNT_ATTR_NODEV | c.MOUNT_ATTR_NOEXEC
+    )
     return mounting.make_filesystem("tmpfs", "", ["nr_blocks=1"], attributes)
 
 

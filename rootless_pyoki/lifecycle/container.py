@@ -30,7 +30,7 @@ class Container:
         self.extras: dict[str, Any] = state.extras  # what creation.py put there
 
     def status(self) -> str:
-        """"creating", "created", "running", "paused" or "stopped"."""
+        """ "creating", "created", "running", "paused" or "stopped"."""
         return statuses.status(self.handle, self.state, frozen=self._frozen)
 
     def alive(self) -> bool:
@@ -138,9 +138,14 @@ def load(root: str | None, id: str, *, lock: bool = False) -> Container:
         handle = store.open_container(place, id)
     finally:
         syscalls.close(place)
-    if lock:
-        handle.lock()
-    return Container(handle, handle.read())
+    try:
+        if lock:
+            handle.lock()
+        return Container(handle, handle.read())
+    except BaseException:
+        handle.unlock()  # or clear_leftover, which comes next, would find it taken: by us
+        handle.close()
+        raise
 
 
 def load_matching(root: str | None, pattern: str, *, lock: bool = False) -> list[Container]:

@@ -134,11 +134,7 @@ class Creation:
             "set_groups": self.plan.process.set_groups,
             "cgroup_reason": self.cgroup.reason,
             "cgroup_made": self.cgroup.made,
-            "hooks": [
-                kind
-                for kind in ("poststart", "poststop")
-                if getattr(self.plan.hooks, kind)
-            ],
+            "hooks": [kind for kind in ("poststart", "poststop") if getattr(self.plan.hooks, kind)],
         }
 
     def _ends(self, mode: int) -> Ends:

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless_pyoki.lifecycle.container import Container
 
+
 def delete(*, root: str | None, id: str, force: bool = False, regex: bool = False) -> None:
     """A stopped or merely created container; with `force` any, and a missing one is no error."""
     try:

@@ -74,10 +74,13 @@ def _load(request: Request) -> Container:
     found = container.load(request.root, request.id)
     status = found.status()
     if status in ("stopped", "creating"):
-        raise StateError(f"cannot exec in container {found.id}: container not running: it is {status}")
+        raise StateError(
+            f"cannot exec in container {found.id}: container not running: it is {status}"
+        )
     if status == "paused" and not request.ignore_paused:
         raise StateError(
-            f"cannot exec in container {found.id}: it is paused", hint="use --ignore-paused to override"
+            f"cannot exec in container {found.id}: it is paused",
+            hint="use --ignore-paused to override",
         )
     return found
 
@@ -168,7 +171,9 @@ def _from_command_line(request: Request, base: dict[str, Any]) -> dict[str, Any]
 def _add_capabilities(base: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """As runc: to bounding, effective and permitted; to ambient where it can be; never to inheritable
     alone (CVE-2022-29162)."""
-    added = [name if name.startswith("CAP_") else f"CAP_{name}" for name in (n.upper() for n in names)]
+    added = [
+        name if name.startswith("CAP_") else f"CAP_{name}" for name in (n.upper() for n in names)
+    ]
     sets = {key: list(value or ()) for key, value in base.items()}
     for key in ("bounding", "effective", "permitted"):
         present = sets.setdefault(key, [])

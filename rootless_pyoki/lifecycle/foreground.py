@@ -12,7 +12,16 @@ from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, syscalls
 
 CHUNK = 4096  # PIPE_BUF: after POLLOUT so much is written without blocking
-NOT_FORWARDED = (c.SIGCHLD, c.SIGWINCH, c.SIGTSTP, c.SIGCONT, c.SIGPIPE, c.SIGTTIN, c.SIGTTOU, c.SIGURG)
+NOT_FORWARDED = (
+    c.SIGCHLD,
+    c.SIGWINCH,
+    c.SIGTSTP,
+    c.SIGCONT,
+    c.SIGPIPE,
+    c.SIGTTIN,
+    c.SIGTTOU,
+    c.SIGURG,
+)
 SYNCHRONOUS = (c.SIGSEGV, c.SIGBUS, c.SIGILL, c.SIGFPE, c.SIGABRT, c.SIGTRAP, c.SIGSYS)
 
 

@@ -19,7 +19,9 @@ class Ends(Record):
     memfd: int  # the gate's image
     mode: int  # gate.CREATE, gate.RUN or gate.EXEC
     preserve: int  # fds 3 … 3+N-1 belong to the program
-    console: int = -1  # connected console socket; -1: the master goes to main, where there is a terminal
+    console: int = (
+        -1
+    )  # connected console socket; -1: the master goes to main, where there is a terminal
     socket: int = -1  # gate.sock, listening
     lock: int = -1  # gate.lock, held
     peer_uids: tuple[int, ...] = ()  # who may say start, as seen inside

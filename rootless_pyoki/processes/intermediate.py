@@ -107,7 +107,9 @@ def _cannot_join(namespace: Namespace, error: SyscallError) -> Exception:
         error,
         f"join {namespace.kind} namespace {namespace.path}",
         pointer=f"{namespace.pointer}/path",
-        hint="it must belong to a user namespace that the caller controls" if error.errno == c.EPERM else "",
+        hint="it must belong to a user namespace that the caller controls"
+        if error.errno == c.EPERM
+        else "",
     )
 
 
@@ -137,7 +139,9 @@ def _enter_user_namespace(plan: Plan) -> None:
         except SyscallError as error:
             if namespace.path:
                 raise _cannot_join(namespace, error) from None
-            raise from_oserror(error, "create a user namespace", pointer=namespace.pointer) from None
+            raise from_oserror(
+                error, "create a user namespace", pointer=namespace.pointer
+            ) from None
 
 
 def _without_groups(plan: Plan) -> Plan:

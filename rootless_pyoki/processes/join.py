@@ -5,7 +5,8 @@ It stays outside the pid namespace (setns changes only where children go): the g
 
 from __future__ import annotations
 
-from rootless_pyoki.apply import console, process as settings
+from rootless_pyoki.apply import console
+from rootless_pyoki.apply import process as settings
 from rootless_pyoki.errors import SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import syscalls
@@ -91,9 +92,7 @@ def _join(target: Target, proc: int) -> None:
     _try_join(waiting, last=True)
 
 
-def _try_join(
-    waiting: list[tuple[str, int, int]], *, last: bool
-) -> list[tuple[str, int, int]]:
+def _try_join(waiting: list[tuple[str, int, int]], *, last: bool) -> list[tuple[str, int, int]]:
     refused = []
     for name, flag, fd in waiting:
         try:

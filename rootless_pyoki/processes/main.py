@@ -71,7 +71,7 @@ def launch(plan: Plan, ends: Ends, calls: Calls) -> Launched:
     """Bring a container up to its waiting gate; raises PyokiError, with nothing of it left alive."""
     a_main, a_child = channel.pair()
     b_main, b_child = channel.pair()
-    fds.cloexec_from(3 + ends.preserve)
+    _prepare(ends)
     birth = Birth(calls)
     birth.first = syscalls.clone(0)
     if not birth.first:
@@ -95,10 +95,16 @@ def launch(plan: Plan, ends: Ends, calls: Calls) -> Launched:
     return Launched(pid=birth.pid, channel=b_main)
 
 
+def _prepare(ends: Ends) -> None:
+    """Before the first child: a caller may ignore SIGCHLD, and then nobody could be waited for."""
+    syscalls.signal_default(c.SIGCHLD)
+    fds.cloexec_from(3 + ends.preserve)
+
+
 def launch_joining(process: Process, target: Target, ends: Ends, calls: Calls) -> Launched:
     """Bring exec's process up to its waiting gate, inside a living container."""
     ours, theirs = channel.pair()
-    fds.cloexec_from(3 + ends.preserve)
+    _prepare(ends)
     birth = Birth(calls)
     birth.first = syscalls.clone(0)
     if not birth.first:

@@ -1,18 +1,18 @@
 """Every message between main and the processes that it makes, and their order.
 
-    intermediate                 main                          init, later the gate
-         │ ENTERED ───────────────▶│                                  │   in my user namespace: map me, move me
-         │◀─────────────── SETTLED │                                  │   maps written, cgroup joined
-         │ INIT {pid} ────────────▶│                                  │   init is cloned; I leave
-         x                         │◀────────────────── RUNTIME_HOOKS │   mounts stand, the pivot comes next
-                                   │ HOOKS_DONE ─────────────────────▶│
-                                   │◀────────────────────── PID {pid} │   (gate that had to clone once more)
-                                   │◀────────────────────────── READY │   (gate)
-                                   │ COMMIT ─────────────────────────▶│   recorded: you may outlive me
-                                   │ GO ─────────────────────────────▶│   run and exec: become the program
+    intermediate                 main                        init, later the gate
+         │ ENTERED ───────────────▶│                                │   in my user namespace: map and move me
+         │◀─────────────── SETTLED │                                │   maps written, cgroup joined
+         │ INIT {pid} ────────────▶│                                │   init is cloned; I leave
+         x                         │◀──────────────── RUNTIME_HOOKS │   mounts stand, the pivot is next
+                                   │ HOOKS_DONE ───────────────────▶│
+                                   │◀────────────────────── PID u32 │   (a gate that had to clone once more)
+                                   │◀──────────────────────── READY │   (gate)
+                                   │ COMMIT ───────────────────────▶│   recorded: you may outlive me
+                                   │ GO ───────────────────────────▶│   run and exec: become the program
 
-    anybody → main, at any time before READY: NOTE {pointer, text}, CONSOLE + fd, and FAILED {…}, which is the last.
-    The gate, which knows no JSON, says GATE_FAILED {step: u8, errno: i32}.
+    anybody → main, at any time before READY: NOTE {pointer, text}, CONSOLE + fd, and FAILED {…}, which
+    is the last. The gate, which knows no JSON, says GATE_FAILED {step: u8, errno: i32}.
 
 A message is one SEQPACKET datagram: a kind byte, then a JSON body where the arrow shows one.
 """

@@ -39,7 +39,16 @@ class Traced:
 
         strace stays as long as a container that it traces, and is sent away then.
         """
-        argv = [self.strace, "-f", "-q", "-o", str(self.log), *options, *self.runtime.argv(*args)]
+        argv = [
+            self.strace,
+            "-f",
+            "-q",
+            "-I2",
+            "-o",
+            str(self.log),
+            *options,
+            *self.runtime.argv(*args),
+        ]
         with open(self.log.with_suffix(".err"), "wb") as err:
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=err, stderr=err, start_new_session=True

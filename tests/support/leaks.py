@@ -37,6 +37,11 @@ def _stat(pid: int) -> tuple[str, str, int] | None:
     return head.partition("(")[2], words[0], int(words[1])
 
 
+def children() -> set[int]:
+    """Our own children, zombies too: as a subreaper we may have orphans of earlier tests."""
+    return {pid for pid, (_, _, parent) in _processes().items() if parent == os.getpid()}
+
+
 def reap() -> None:
     """Wait for orphans of ours that have ended: nobody else will."""
     for pid, (_, state, parent) in _processes().items():

@@ -1,0 +1,196 @@
+"""How long pyoki takes, beside crun and runc: the same bundle, cgroup view and options, in turns.
+
+    tests/support/v2view USER python3 tests/bench/bench.py [--rounds N] [RUNTIME...]
+
+A RUNTIME is a name or a path; `pyoki` (PYOKI_HOT, else from PATH), crun and runc by default. In each
+round every runtime does everything once, in changing order, so that what disturbs the machine
+disturbs all alike. Printed: medians in milliseconds of wall time and of CPU time (the runtime's own
+processes that it waited for), and the ratio of wall times to the first runtime's. These are figures,
+not a test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.support.bundles import Bundle
+from tests.support.runtime import find, hot_command
+
+PROFILES = ("/usr/share/containers/seccomp.json", "/etc/containers/seccomp.json")
+Times = dict[tuple[str, str], list[tuple[float, float]]]  # (what, runtime) -> (wall, CPU) seconds
+
+
+class Contestant:
+    def __init__(self, name: str, command: list[str], root: Path, log: Path) -> None:
+        self.name = name
+        options = ["--log", str(log), "--log-format", "json"]
+        self.argv = [*command, "--root", str(root), *options]
+
+    def version(self) -> str:
+        answer = subprocess.run(
+            [self.argv[0], "--version"], capture_output=True, text=True, check=True
+        )
+        return answer.stdout.partition("\n")[0]
+
+    def __call__(self, *args: str) -> None:
+        """One verb; its container keeps /dev/null."""
+        argv = [*self.argv, *args]
+        code = subprocess.call(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=True
+        )
+        if code:
+            raise SystemExit(f"{' '.join(argv)}: exit {code}")
+
+
+def measured(times: Times, what: str, name: str, action: Callable[[], None]) -> None:
+    """Wall time, and CPU time of the children that were waited for (getrusage(2))."""
+    before = os.times()
+    start = time.perf_counter()
+    action()
+    wall = time.perf_counter() - start
+    after = os.times()
+    cpu = sum(after[2:4]) - sum(before[2:4])
+    times[what, name].append((wall, cpu))
+
+
+def one_round(times: Times, contestant: Contestant, bundles: dict[str, Bundle], id: str) -> None:
+    """Everything once."""
+    name = contestant.name
+    for label, suffix in (("plain", ""), ("profile", " + seccomp")):
+        if label not in bundles:
+            continue
+        path = str(bundles[label].path)
+        short = str(bundles[f"{label} true"].path)
+
+        def life(path: str = path) -> None:
+            contestant("create", "--bundle", path, id)
+            contestant("start", id)
+            contestant("delete", "--force", id)
+
+        measured(times, f"create+start+delete{suffix}", name, life)
+        measured(
+            times,
+            f"run{suffix}",
+            name,
+            lambda short=short: contestant("run", "--bundle", short, id),
+        )
+        contestant("create", "--bundle", path, id)
+        contestant("start", id)
+        measured(times, f"exec{suffix}", name, lambda: contestant("exec", id, "/bin/true"))
+        if not suffix:
+            measured(times, "state", name, lambda: contestant("state", id))
+        measured(
+            times, f"delete --force{suffix}", name, lambda: contestant("delete", "--force", id)
+        )
+
+
+def profile() -> dict[str, Any] | None:
+    """podman's default seccomp profile as podman hands it to runtimes: the rules that hold here."""
+    for path in PROFILES:
+        if not Path(path).exists():
+            continue
+        given = json.loads(Path(path).read_text())
+        rules = []
+        for rule in given["syscalls"]:
+            includes, excludes = rule.get("includes", {}), rule.get("excludes", {})
+            if includes.get("caps") or (
+                includes.get("arches") and "amd64" not in includes["arches"]
+            ):
+                continue
+            if "amd64" in excludes.get("arches", ()):
+                continue
+            kept = {
+                key: rule[key] for key in ("names", "action", "errnoRet", "args") if key in rule
+            }
+            rules.append({key: value for key, value in kept.items() if value is not None})
+        return {
+            "defaultAction": given["defaultAction"],
+            "defaultErrnoRet": given.get("defaultErrnoRet", 38),
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            "syscalls": rules,
+        }
+    return None
+
+
+def make_bundles(folder: Path) -> dict[str, Bundle]:
+    """A sleeping one and one that ends at once, each with and without the profile."""
+    bundles = {}
+    rules = profile()
+    if rules is None:
+        print("no seccomp profile of podman's is installed: only without", file=sys.stderr)
+    for label in ("plain", "profile"):
+        if label == "profile" and rules is None:
+            continue
+        for suffix, args in (("", ("sleep", "1000")), (" true", ("true",))):
+            path = folder / (label + suffix).replace(" ", "-")
+            path.mkdir()
+            bundle = bundles[label + suffix] = Bundle(path, *args)
+            if label == "profile":
+                bundle.linux["seccomp"] = rules
+            bundle.write()
+    return bundles
+
+
+def print_table(times: Times, names: list[str]) -> None:
+    print(f"{'milliseconds: wall / CPU':30}" + "".join(f"{name:>26}" for name in names))
+    for what in dict.fromkeys(what for what, _ in times):
+        line = f"{what:30}"
+        first = statistics.median(wall for wall, _ in times[what, names[0]])
+        for name in names:
+            wall = statistics.median(wall for wall, _ in times[what, name])
+            cpu = statistics.median(cpu for _, cpu in times[what, name])
+            ratio = f"({wall / first:.2f})"
+            line += f"{wall * 1000:10.1f} /{cpu * 1000:6.1f} {ratio:>7}"
+        print(line)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("runtimes", nargs="*", default=["pyoki", "crun", "runc"])
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="bench."))
+    try:
+        contestants = []
+        for name in options.runtimes:
+            command = hot_command() if name == "pyoki" and hot_command() else None
+            path = find(name)
+            if command is None and path is None:
+                print(f"{name} is not installed", file=sys.stderr)
+                continue
+            label = Path(name).name
+            root = folder / f"root{len(contestants)}"
+            contestants.append(Contestant(label, command or [str(path)], root, folder / "log"))
+        for contestant in contestants:
+            print(f"{contestant.name}: {contestant.version()}")
+        print(f"{os.cpu_count()} CPUs, Linux {os.uname().release}, {options.rounds} rounds")
+        bundles = make_bundles(folder)
+        times: Times = defaultdict(list)
+        one = defaultdict(list)
+        for contestant in contestants:
+            one_round(one, contestant, bundles, "warm")  # disk caches, not counted
+        for number in range(options.rounds):
+            shift = number % len(contestants)
+            for contestant in contestants[shift:] + contestants[:shift]:
+                one_round(times, contestant, bundles, f"bench-{number}")
+        print_table(times, [contestant.name for contestant in contestants])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
