@@ -77,6 +77,23 @@ def cloexec_from(first: int) -> None:
                 syscalls.set_cloexec(fd, True)
 
 
+def close_all_but(kept: list[int], first: int) -> None:
+    """Close every fd >= first that is not kept."""
+    kept = sorted(fd for fd in kept if fd >= first)
+    try:
+        for fd in kept:
+            if first < fd:
+                syscalls.close_range(first, fd - 1, 0)
+            first = fd + 1
+        syscalls.close_range(first, 0xFFFFFFFF, 0)
+    except SyscallError as error:
+        if error.errno not in (ENOSYS, EPERM):  # before Linux 5.9, or a filter around us
+            raise
+        for fd in open_fds():
+            if fd >= first and fd not in kept:
+                syscalls.close(fd)
+
+
 def open_fds() -> list[int]:
     """The numbers of our open fds, ascending, from /proc/self/fd."""
     directory = syscalls.openat(AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY)

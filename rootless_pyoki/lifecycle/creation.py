@@ -52,10 +52,12 @@ class Creation:
         self.notes = list(plan.notes)
         self.master = -1
         self.launched: Launched | None = None
-        root = state_root.open_root(state_root.choose_root(request.root), create=True)
-        self.handle = store.create_container(root, plan.id, sweep=container.sweep)
-        syscalls.close(root)
         self.state = self._first_state()
+        root = state_root.open_root(state_root.choose_root(request.root), create=True)
+        try:
+            self.handle = store.create_container(root, plan.id, sweep=container.sweep)
+        finally:
+            syscalls.close(root)
 
     def bring_up(self, mode: int) -> Launched:
         """Up to a gate that waits, with everything recorded; undone when this raises."""

@@ -1,21 +1,34 @@
 """Makes the hot bundle: one .pyc with the code objects of every module that a hot verb needs.
 
-`python -I -S pyoki.pyc argv...` runs it. Each module is marshalled by itself and unmarshalled when
-it is first imported, so a verb pays only for what it uses.
+    importer    hot.py's code: all that CPython itself reads of `python -I -S pyoki.pyc argv...`
+    index       what the importer reads first, with the code objects that every verb needs
+    sections    marshalled dicts, module name -> code object; the importer reads one when the first
+                of its modules is imported
+
+Modules that the same verbs need lie in one section, so that a verb reads and unmarshals what it
+uses in a few strokes, and nothing else.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import marshal
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from rootless_pyoki.cli.grammar import VERBS
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from types import CodeType
 
+    Imports = dict[str, list[str]]  # module -> what it imports of ours
+
 PACKAGE = Path(__file__).resolve().parent.parent
+NAME = PACKAGE.name
+ROOM = 16384  # for the importer
 
 # What humans, not callers, need (and what only the build needs): left to the slow way in.
 COLD = (
@@ -48,18 +61,93 @@ def hot_sources(package: Path = PACKAGE) -> dict[str, Path]:
     return dict(sorted(sources.items()))
 
 
-def compile_source(source: bytes, name: str) -> CodeType:
-    """The code object of a module, without its `from __future__ import annotations`: as a flag it
-    means the same, as a statement it would load the standard library's module from disk.
+class Strip(ast.NodeTransformer):
+    """Drops what the running program never looks at: annotations of functions and variables (a
+    class keeps its own: they are the fields of a record), and `from __future__ import annotations`:
+    as a flag it means the same, as a statement it would load the standard library's module.
     """
-    tree = ast.parse(source, name)
-    tree.body = [
-        node
-        for node in tree.body
-        if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")
-    ]
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+        node.returns = None
+        for argument in ast.walk(node.args):
+            if isinstance(argument, ast.arg):
+                argument.annotation = None
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:  # noqa: N802
+        node.body = [one if isinstance(one, ast.AnnAssign) else self.visit(one) for one in node.body]
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:  # noqa: N802
+        plain = ast.Assign([node.target], node.value) if node.value else ast.Pass()
+        return ast.copy_location(plain, node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:  # noqa: N802
+        return None if node.module == "__future__" else node
+
+
+def compile_source(source: bytes, name: str) -> CodeType:
+    """The code object of a module, without docstrings and what Strip drops."""
+    tree = Strip().visit(ast.parse(source, name))
     flags = annotations.compiler_flag
-    return cast("CodeType", compile(tree, name, "exec", flags=flags, dont_inherit=True, optimize=0))
+    return cast("CodeType", compile(tree, name, "exec", flags=flags, dont_inherit=True, optimize=2))
+
+
+def imports_of(body: Iterable[ast.AST], known: Iterable[str]) -> Iterator[str]:
+    """The known modules that statements import when they are executed, those for the type checker
+    and those in functions left out.
+    """
+    for node in body:
+        if isinstance(node, ast.Import):
+            for alias in node.names:  # of an extension, its package
+                parent = alias.name.rpartition(".")[0]
+                yield from (name for name in (alias.name, parent) if name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module in known:
+            yield cast("str", node.module)
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name for name in names if name in known)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from imports_of(node.orelse, known)
+        elif not isinstance(node, ast.FunctionDef):
+            yield from imports_of(ast.iter_child_nodes(node), known)
+
+
+def late_imports_of(tree: ast.AST, known: Iterable[str]) -> Iterator[str]:
+    """The known modules that functions import when they are called."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield from imports_of(node.body, known)
+
+
+def closure(starts: Iterable[str], imports: Imports) -> set[str]:
+    """The modules that are loaded when `starts` are imported."""
+    loaded: set[str] = set()
+    waiting = list(starts)
+    while waiting:
+        name = waiting.pop()
+        if name and name not in loaded:
+            loaded.add(name)
+            waiting += [name.rpartition(".")[0], *imports[name]]
+    return loaded
+
+
+def divide(imports: Imports, late: Imports) -> list[list[str]]:
+    """The sections: modules that are needed by exactly the same verbs; among those that no verb
+    needs at once, by the same imports in functions.
+    """
+    verbs = {}
+    for name, verb in VERBS.items():
+        starts = [f"{NAME}.{each.partition(':')[0]}" for each in (verb.target, verb.request) if each]
+        if starts[0].startswith(f"{NAME}.cli."):  # shows what a function of lifecycle returns
+            starts += late[starts[0]]
+        verbs[name] = closure([f"{NAME}.cli.entry", *starts], imports)
+    others = {name: closure([name], imports) for names in late.values() for name in names}
+    sections: dict[tuple[str, ...], list[str]] = {}
+    for module in imports:
+        users = [verb for verb, loaded in verbs.items() if module in loaded]
+        users = users or ["-", *(name for name, loaded in others.items() if module in loaded)]
+        sections.setdefault(tuple(users), []).append(module)
+    return list(sections.values())
 
 
 def make(package: Path = PACKAGE, generated: dict[str, str] | None = None) -> bytes:
@@ -68,15 +156,32 @@ def make(package: Path = PACKAGE, generated: dict[str, str] | None = None) -> by
     generated: module name -> source of modules that only an installed package has. The file names
     in code objects are relative, so that builds are reproducible.
     """
-    modules = {}
-    for name, path in hot_sources(package).items():
-        file = f"{package.name}/{path.relative_to(package).as_posix()}"
-        code = compile_source(path.read_bytes(), file)
-        modules[name] = (path.name == "__init__.py", marshal.dumps(code))
+    files = {name: path.relative_to(package.parent) for name, path in hot_sources(package).items()}
+    sources = {name: (package.parent / file).read_bytes() for name, file in files.items()}
     for name, source in (generated or {}).items():
-        code = compile_source(source.encode(), f"{name.replace('.', '/')}.py")
-        modules[name] = (False, marshal.dumps(code))
+        files[name], sources[name] = Path(name.replace(".", "/") + ".py"), source.encode()
+    trees = {name: ast.parse(source) for name, source in sources.items()}
+    imports = {name: list(imports_of(tree.body, files)) for name, tree in trees.items()}
+    late = {name: list(late_imports_of(tree, files)) for name, tree in trees.items()}
+
+    codes = {name: compile_source(sources[name], files[name].as_posix()) for name in sources}
+    common, *sections = divide(imports, late)
+    packed = [marshal.dumps({name: codes[name] for name in names}) for names in sections]
+    stamp = hashlib.sha256(b"".join(packed) + marshal.dumps(codes)).digest()[:16]
+    places, end = [], 0  # of the sections: offset behind the index, size
+    for section in packed:
+        places.append((end, len(section) + len(stamp)))
+        end += len(section) + len(stamp)
+    index = {}
+    for number, names in enumerate([common, *sections], -1):
+        for name in names:
+            index[name] = (number, files[name].name == "__init__.py", tuple(imports[name]))
+    first = marshal.dumps((index, places, {name: codes[name] for name in common}))
 
     importer = Path(__file__).with_name("hot.py").read_text()
-    code = compile_source(f"{importer}\nstart({modules!r})\n".encode(), "pyoki")
-    return MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
+    call = f"start({stamp!r}, {ROOM}, {len(first) + len(stamp)})"
+    code = compile_source(f"{importer}\n{call}\n".encode(), "pyoki")
+    begin = MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
+    if len(begin) > ROOM:
+        raise ValueError(f"the importer takes {len(begin)} bytes, more than {ROOM}")
+    return begin.ljust(ROOM, b"\0") + b"".join(part + stamp for part in [first, *packed])

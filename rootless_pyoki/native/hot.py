@@ -12,29 +12,46 @@ from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import ExtensionFileLoader
 from _imp import extension_suffixes
 from marshal import loads
-from posix import execv, stat
+from posix import O_CLOEXEC, O_RDONLY, close, execv, open, pread, stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import ModuleType
+    from types import CodeType, ModuleType
     from typing import NoReturn
 
-    # name -> (is it a package, its marshalled code object)
-    Modules = dict[str, tuple[bool, bytes]]
+    # name -> (its section, -1 for the index's own; is it a package; what it imports of ours)
+    Index = dict[str, tuple[int, bool, tuple[str, ...]]]
 
 PACKAGE = "rootless_pyoki"
 EXTENSION = "rootless_pyoki.native._syscalls"
 
 
 class Bundle:
-    """Finder and loader (importlib.abc.MetaPathFinder, Loader) of the bundled modules."""
+    """Finder and loader (importlib.abc.MetaPathFinder, Loader) of the bundled modules.
 
-    def __init__(self, modules: Modules, places: list[str]) -> None:
-        self.modules = modules
+    stamp: the bytes that end each part of this very build's file; offset, size: where its index is.
+    """
+
+    def __init__(self, stamp: bytes, offset: int, size: int, places: list[str]) -> None:
         self.places = places
         self.suffix = extension_suffixes()[0]
         self.site = self.place_of("rootless_pyoki/native/_syscalls" + self.suffix)
+        self.stamp = stamp
+        self.behind = offset + size
+        self.index: Index
+        self.sections: list[tuple[int, int]]  # offset behind the index, size
+        self.codes: dict[str, CodeType]  # of the sections that were read
+        self.index, self.sections, self.codes = loads(self.read(offset, size))
+
+    def read(self, offset: int, size: int) -> bytes:
+        """A part of the bundle. It is not kept open: fd 3 may be one that the caller forgot to pass."""
+        file = open(sys.argv[0], O_RDONLY | O_CLOEXEC)
+        part = pread(file, size, offset)
+        close(file)
+        if not part.endswith(self.stamp):
+            self.go_slow()  # another build was installed meanwhile
+        return part
 
     def place_of(self, file: str) -> str:
         """The first of the places that holds the file, else ""."""
@@ -49,9 +66,9 @@ class Bundle:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        found = self.modules.get(name)
+        found = self.index.get(name)
         if found is not None:
-            return ModuleSpec(name, self, is_package=found[0])  # type: ignore[arg-type]
+            return ModuleSpec(name, self, is_package=found[1])  # type: ignore[arg-type]
         if name == "_json":
             return self.standard_extension(name)
         if name == "_cffi_backend":
@@ -81,19 +98,48 @@ class Bundle:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
+        """Load first what the module imports of ours: by `load`, importlib's own way costs more."""
         name = module.__name__
-        is_package, code = self.modules[name]
+        section, is_package, needs = self.index[name]
+        for need in needs:
+            if need not in sys.modules:
+                self.load(need)
         folder = f"{self.site}/{name.replace('.', '/')}"
         if is_package:
             module.__path__ = [folder]
         module.__file__ = f"{folder}/__init__.py" if is_package else f"{folder}.py"
-        exec(loads(code), module.__dict__)
+        if name not in self.codes:
+            offset, size = self.sections[section]
+            self.codes.update(loads(self.read(self.behind + offset, size)))
+        exec(self.codes.pop(name), module.__dict__)
+
+    def load(self, name: str) -> None:
+        """What `import name` does for a module that is not loaded yet, and whose code is here."""
+        parent, _, tail = name.rpartition(".")
+        if parent and parent not in sys.modules:
+            self.load(parent)
+        if name in sys.modules:  # by its parent, or in a circle
+            return
+        module = sys.modules[name] = MODULE(name)
+        module.__spec__ = ModuleSpec(name, self, is_package=self.index[name][1])  # type: ignore[arg-type]
+        module.__loader__ = self  # type: ignore[assignment]
+        module.__package__ = module.__spec__.parent
+        try:
+            self.exec_module(module)
+        except BaseException:
+            sys.modules.pop(name, None)
+            raise
+        if parent:
+            setattr(sys.modules[parent], tail, module)
 
     def go_slow(self) -> NoReturn:
         """Start again with everything that a full interpreter finds, same arguments."""
         way = [f"{self.site}/{PACKAGE}/__main__.py"] if self.site else ["-m", PACKAGE]
         line = [sys.executable, "-X", "utf8", "-E", "-P", *way, *sys.argv[1:]]
         execv(sys.executable, line)
+
+
+MODULE = type(sys)
 
 
 class Extension(ExtensionFileLoader):
@@ -128,8 +174,8 @@ def places_for(prefix: str) -> list[str]:
     return places
 
 
-def start(modules: Modules) -> NoReturn:
-    bundle = Bundle(modules, places_for(sys.argv[0].rsplit("/", 4)[0]))
+def start(stamp: bytes, offset: int, size: int) -> NoReturn:
+    bundle = Bundle(stamp, offset, size, places_for(sys.argv[0].rsplit("/", 4)[0]))
     if not bundle.site:
         bundle.go_slow()
     sys.meta_path.insert(0, bundle)

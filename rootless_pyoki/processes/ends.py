@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless_pyoki.kernel import syscalls
+from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.processes import channel, protocol
 from rootless_pyoki.record import Record
 
@@ -19,13 +19,19 @@ class Ends(Record):
     memfd: int  # the gate's image
     mode: int  # gate.CREATE, gate.RUN or gate.EXEC
     preserve: int  # fds 3 … 3+N-1 belong to the program
-    console: int = (
-        -1
-    )  # connected console socket; -1: the master goes to main, where there is a terminal
+    console: int = -1  # connected console socket; -1: main gets the master
     socket: int = -1  # gate.sock, listening
     lock: int = -1  # gate.lock, held
     peer_uids: tuple[int, ...] = ()  # who may say start, as seen inside
     stage: str = ""  # a directory to cover where mounts in the making need a place (staging.py)
+
+    def shed(self, *channels: int) -> None:
+        """Close what else main had open: the state directory, its lock, a log.
+
+        Where we are going processes may live that look for just that.
+        """
+        kept = [self.proc, self.memfd, self.console, self.socket, self.lock, *channels]
+        fds.close_all_but(kept, 3 + self.preserve)
 
 
 def teller(fd: int) -> Callable[[Note], None]:

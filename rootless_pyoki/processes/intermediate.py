@@ -32,6 +32,7 @@ def run(plan: Plan, ends: Ends, main: int, init_end: int) -> None:
     # We are a fork of main: the caller's uid, the caller's namespaces and capabilities. main waits on
     # our channel; it may be killed, then we go with it.
     syscalls.set_name("pyoki:[1:INTER]")
+    ends.shed(main, init_end)
     _die_with_main()
     process.set_oom_score_adj(ends.proc, plan.process)
     if _joins_strangers(plan):

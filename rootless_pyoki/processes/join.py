@@ -52,6 +52,7 @@ def run(process: Process, target: Target, ends: Ends, main: int) -> None:
     # We are a fork of main: the caller's ids and namespaces. The container's processes may watch us as
     # soon as we are in their user namespace: undumpable first, and nothing of the host in our fds.
     syscalls.set_name("pyoki:[EXEC]")
+    ends.shed(main, target.pidfd)
     syscalls.prctl(c.PR_SET_PDEATHSIG, c.SIGKILL)
     settings.set_oom_score_adj(ends.proc, process)
     syscalls.prctl(c.PR_SET_DUMPABLE, 0)

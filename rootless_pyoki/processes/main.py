@@ -75,8 +75,6 @@ def launch(plan: Plan, ends: Ends, calls: Calls) -> Launched:
     birth = Birth(calls)
     birth.first = syscalls.clone(0)
     if not birth.first:
-        syscalls.close(a_main)
-        syscalls.close(b_main)
         intermediate.start(plan, ends, a_child, b_child)
     syscalls.close(a_child)
     syscalls.close(b_child)
@@ -108,7 +106,6 @@ def launch_joining(process: Process, target: Target, ends: Ends, calls: Calls) -
     birth = Birth(calls)
     birth.first = syscalls.clone(0)
     if not birth.first:
-        syscalls.close(ours)
         join.start(process, target, ends, theirs)
     syscalls.close(theirs)
     birth.pid = birth.first

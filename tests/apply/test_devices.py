@@ -14,7 +14,14 @@ from tests.support.bundles import Bundle
 from tests.support.runtime import Runtime
 
 Make = Callable[..., Bundle]
-DEFAULTS = {"null": "1:3", "zero": "1:5", "full": "1:7", "random": "1:8", "urandom": "1:9", "tty": "5:0"}
+DEFAULTS = {
+    "null": "1:3",
+    "zero": "1:5",
+    "full": "1:7",
+    "random": "1:8",
+    "urandom": "1:9",
+    "tty": "5:0",
+}
 
 
 @pytest.fixture
@@ -68,14 +75,18 @@ def test_a_bound_dev_stays_as_it_is(
 ) -> None:
     """Where the configuration binds the host's /dev, nothing is put into it."""
     entries = [m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")]
-    entries.append({"destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind", "ro"]})
+    entries.append(
+        {"destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind", "ro"]}
+    )
     bundle.config["mounts"] = entries
     bundle.args("cat", "/proc/self/mountinfo")
     seen = parse(runtime.run(identifier, bundle.path, preexec=kernel).ok().out)
     assert "/dev" in seen and "/dev/zero" not in seen
 
 
-def test_a_dev_of_the_image(runtime: Runtime, bundle: Bundle, identifier: str, kernel: Preexec) -> None:
+def test_a_dev_of_the_image(
+    runtime: Runtime, bundle: Bundle, identifier: str, kernel: Preexec
+) -> None:
     """Without any mount on /dev the nodes are bound over files in the image."""
     bundle.config["mounts"] = [
         m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")
@@ -116,4 +127,7 @@ def test_nodes_of_real_root(runtime: Runtime, make_bundle: Make, identifier: str
     ]
     bundle.shell("stat -c '%a %u %g %t:%T' /dev/mine /dev/null; echo x > /dev/mine")
     plain = Runtime(runtime.command, runtime.root, options=["--cgroup-manager", "disabled"])
-    assert plain.run(identifier, bundle.path).ok().out.splitlines() == ["640 5 6 1:3", "666 0 0 1:3"]
+    assert plain.run(identifier, bundle.path).ok().out.splitlines() == [
+        "640 5 6 1:3",
+        "666 0 0 1:3",
+    ]

@@ -313,7 +313,9 @@ def test_cgroup_without_a_cgroup_namespace(
     assert seen.kind == "cgroup2" and "ro" in seen.options
 
 
-def test_a_readonly_root(runtime: Runtime, bundle: Bundle, identifier: str, kernel: Preexec) -> None:
+def test_a_readonly_root(
+    runtime: Runtime, bundle: Bundle, identifier: str, kernel: Preexec
+) -> None:
     """root.readonly: / is read-only, mounts on it are not."""
     bundle.config["root"]["readonly"] = True
     add(bundle, tmpfs("/tmp"))
@@ -345,8 +347,15 @@ def test_masked_and_readonly_paths(
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [("private", set()), ("rprivate", set()), ("slave", set()), ("rslave", set()),
-     ("shared", {"shared"}), ("rshared", {"shared"}), ("unbindable", {"unbindable"})],
+    [
+        ("private", set()),
+        ("rprivate", set()),
+        ("slave", set()),
+        ("rslave", set()),
+        ("shared", {"shared"}),
+        ("rshared", {"shared"}),
+        ("unbindable", {"unbindable"}),
+    ],
 )
 def test_rootfs_propagation(
     runtime: Runtime, bundle: Bundle, identifier: str, value: str, shown: set[str]
@@ -381,7 +390,9 @@ def test_a_destination_outside(runtime: Runtime, bundle: Bundle, identifier: str
     assert not Path("/outside").exists()
 
 
-def test_an_unknown_filesystem(runtime: Runtime, bundle: Bundle, identifier: str, kernel: Preexec) -> None:
+def test_an_unknown_filesystem(
+    runtime: Runtime, bundle: Bundle, identifier: str, kernel: Preexec
+) -> None:
     """The error names the mount and its type."""
     add(bundle, {"destination": "/x", "type": "nosuchfs", "source": "x"})
     result = runtime.run(identifier, bundle.path, preexec=kernel)
@@ -399,7 +410,9 @@ def test_bad_filesystem_options(
     assert f"/mounts/{index}" in result.err or "tmpfs on /x" in result.err
 
 
-def test_peers_of_the_host(runtime: Runtime, bundle: Bundle, identifier: str, kernel: Preexec) -> None:
+def test_peers_of_the_host(
+    runtime: Runtime, bundle: Bundle, identifier: str, kernel: Preexec
+) -> None:
     """Of a shared mount of the caller's: rslave follows it, private does not, shared is not its peer."""
     bundle.linux["uidMappings"][0]["hostID"] = bundle.linux["gidMappings"][0]["hostID"] = 0
     peer = bundle.path / "peer"

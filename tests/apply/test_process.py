@@ -31,7 +31,14 @@ def refused(result: Result, *words: str) -> None:
 
 def test_arguments_and_environment(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """args, argv[0] included, and env arrive byte for byte; HOME comes from the image."""
-    bundle = make_bundle("sh", "-c", "tr '\\0' '\\n' </proc/self/environ; tr '\\0' '|' </proc/$$/cmdline; :", "a b", "", "ü")
+    bundle = make_bundle(
+        "sh",
+        "-c",
+        "tr '\\0' '\\n' </proc/self/environ; tr '\\0' '|' </proc/$$/cmdline; :",
+        "a b",
+        "",
+        "ü",
+    )
     bundle.process["env"] = ["PATH=/bin", "EMPTY=", "EQUALS=a=b", "UMLAUT=ü"]
     out = runtime.run(identifier, bundle.write().path).ok().out
     *env, args = out.split("\n")
@@ -130,7 +137,10 @@ def test_cwd_of_the_user_only(
             "options": ["mode=700", "uid=1000", "gid=1000"],
         }
     )
-    assert runtime.run(identifier, bundle.write().path).ok().out.split() == ["/private/inner", "1000"]
+    assert runtime.run(identifier, bundle.write().path).ok().out.split() == [
+        "/private/inner",
+        "1000",
+    ]
 
 
 def test_ids(all_ids: None, runtime: Runtime, make_bundle: Make, identifier: str) -> None:
@@ -160,7 +170,9 @@ def test_no_additional_groups(
 
 def test_one_id_that_is_not_root(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """Where only uid 1000 is mapped the container is built and run without any uid 0."""
-    bundle = make_bundle("sh", "-c", "id -u; id -g; stat -c %u /proc/self/stat; ls -ld /dev/shm | cut -c1-10")
+    bundle = make_bundle(
+        "sh", "-c", "id -u; id -g; stat -c %u /proc/self/stat; ls -ld /dev/shm | cut -c1-10"
+    )
     bundle.single_map()
     for kind in ("uid", "gid"):
         bundle.linux[f"{kind}Mappings"][0]["containerID"] = 1000
@@ -277,7 +289,9 @@ def test_oom_score(runtime: Runtime, make_bundle: Make, identifier: str) -> None
 def test_sysctl(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """Parameters of the container's own network and ipc namespaces, written dotted or slashed."""
     bundle = make_bundle(
-        "sh", "-c", "cd /proc/sys; cat net/ipv4/ip_forward net/ipv4/ping_group_range kernel/msgmax fs/mqueue/msg_max"
+        "sh",
+        "-c",
+        "cd /proc/sys; cat net/ipv4/ip_forward net/ipv4/ping_group_range kernel/msgmax fs/mqueue/msg_max",
     )
     bundle.linux["sysctl"] = {
         "net.ipv4.ip_forward": "1",
@@ -313,12 +327,17 @@ def test_names(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """hostname and domainname."""
     bundle = make_bundle("sh", "-c", "hostname; cat /proc/sys/kernel/domainname")
     bundle.config["hostname"], bundle.config["domainname"] = "the-host", "the.domain"
-    assert runtime.run(identifier, bundle.write().path).ok().out.split() == ["the-host", "the.domain"]
+    assert runtime.run(identifier, bundle.write().path).ok().out.split() == [
+        "the-host",
+        "the.domain",
+    ]
 
 
 def test_loopback(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """lo of a new network namespace is up."""
-    bundle = make_bundle("sh", "-c", "ip link show lo; ping -c1 -w2 127.0.0.1 >/dev/null 2>&1; ip addr")
+    bundle = make_bundle(
+        "sh", "-c", "ip link show lo; ping -c1 -w2 127.0.0.1 >/dev/null 2>&1; ip addr"
+    )
     out = runtime.run(identifier, bundle.path).out
     assert "LOOPBACK,UP" in out and "127.0.0.1/8" in out
 
@@ -379,7 +398,10 @@ def test_the_program_is_looked_up_inside(
 ) -> None:
     """PATH of the container; the first that can be executed; directories and plain files are passed."""
     bundle = make_bundle("program")
-    for folder, mode, text in (("a", 0o644, "#!/bin/sh\necho a"), ("c", 0o755, "#!/bin/sh\necho c")):
+    for folder, mode, text in (
+        ("a", 0o644, "#!/bin/sh\necho a"),
+        ("c", 0o755, "#!/bin/sh\necho c"),
+    ):
         (bundle.rootfs / folder).mkdir()
         (bundle.rootfs / folder / "program").write_text(text)
         (bundle.rootfs / folder / "program").chmod(mode)
@@ -387,9 +409,13 @@ def test_the_program_is_looked_up_inside(
     bundle.process["env"] = ["PATH=/a:/b:/c:/bin"]
     assert runtime.run(identifier, bundle.write().path).ok().out == "c\n"
     bundle.process["env"] = ["PATH=/a:/b"]
-    refused(runtime.run(f"{identifier}b", bundle.write().path), "ermission denied", "/process/args/0")
+    refused(
+        runtime.run(f"{identifier}b", bundle.write().path), "ermission denied", "/process/args/0"
+    )
     bundle.process["env"] = ["PATH=/nowhere"]
-    refused(runtime.run(f"{identifier}c", bundle.write().path), "executable file not found in $PATH")
+    refused(
+        runtime.run(f"{identifier}c", bundle.write().path), "executable file not found in $PATH"
+    )
 
 
 def test_a_relative_program(runtime: Runtime, make_bundle: Make, identifier: str) -> None:

@@ -145,7 +145,10 @@ def test_a_container_life(loaded: Callable[..., set[str]], tmp_path: Path) -> No
 COLD = ("cli/app.py", "cli/render.py", "cli/host_ps.py", "report/", "native/", "__main__.py")
 OPEN = {"sys", "time", "errno", "__future__"}
 RARE = {
-    "state/root.py": {"platformdirs", "warnings"},  # where no root is given and XDG_RUNTIME_DIR is unusable
+    "state/root.py": {
+        "platformdirs",
+        "warnings",
+    },  # where no root is given and XDG_RUNTIME_DIR is unusable
     "spec/types.py": {"typing"},  # loaded by the type checker only
     "lifecycle/container.py": {"re"},  # --regex
 }

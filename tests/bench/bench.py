@@ -2,11 +2,11 @@
 
     tests/support/v2view USER python3 tests/bench/bench.py [--rounds N] [RUNTIME...]
 
-A RUNTIME is a name or a path; `pyoki` (PYOKI_HOT, else from PATH), crun and runc by default. In each
-round every runtime does everything once, in changing order, so that what disturbs the machine
-disturbs all alike. Printed: medians in milliseconds of wall time and of CPU time (the runtime's own
-processes that it waited for), and the ratio of wall times to the first runtime's. These are figures,
-not a test.
+A RUNTIME is a name or a path; `pyoki` (PYOKI_HOT, else from PATH), crun and runc by default. In
+each round every runtime does everything once, in changing order, so that what disturbs the machine
+disturbs all alike. Printed: medians in milliseconds of wall time and of CPU time (the runtime's
+processes that it waited for), and the ratio of wall times to the first runtime's. These are
+figures, not a test.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -58,12 +59,12 @@ class Contestant:
 
 def measured(times: Times, what: str, name: str, action: Callable[[], None]) -> None:
     """Wall time, and CPU time of the children that were waited for (getrusage(2))."""
-    before = os.times()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     action()
     wall = time.perf_counter() - start
-    after = os.times()
-    cpu = sum(after[2:4]) - sum(before[2:4])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     times[what, name].append((wall, cpu))
 
 
@@ -90,6 +91,7 @@ def one_round(times: Times, contestant: Contestant, bundles: dict[str, Bundle], 
         )
         contestant("create", "--bundle", path, id)
         contestant("start", id)
+        time.sleep(0.05)  # crun's exec is refused while the program has not quite begun
         measured(times, f"exec{suffix}", name, lambda: contestant("exec", id, "/bin/true"))
         if not suffix:
             measured(times, "state", name, lambda: contestant("state", id))

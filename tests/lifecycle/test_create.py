@@ -166,9 +166,7 @@ def test_two_starts_at_once(runtime: Runtime, make_bundle: Make, identifier: str
     assert (bundle.rootfs / "tmp/started").read_text() == "x\n"
 
 
-def test_a_program_that_cannot_start(
-    runtime: Runtime, make_bundle: Make, identifier: str
-) -> None:
+def test_a_program_that_cannot_start(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """What only execve finds out is told by start, and the container is stopped then."""
     bundle = make_bundle("/script")
     (bundle.rootfs / "script").write_text("#!/no/such/interpreter\n")

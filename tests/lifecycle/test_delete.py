@@ -30,13 +30,17 @@ def test_stopped(
 
 def test_running(leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """Only with --force, and then with all its processes."""
-    runtime.run(identifier, make_bundle("sh", "-c", "sleep 1001 & sleep 1002").path, "--detach").ok()
+    runtime.run(
+        identifier, make_bundle("sh", "-c", "sleep 1001 & sleep 1002").path, "--detach"
+    ).ok()
     refused = runtime.delete(identifier)
     assert refused.code == 1 and "not stopped: running" in refused.err
     runtime.delete(identifier, force=True).ok()
 
 
-def test_two_at_once(leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str) -> None:
+def test_two_at_once(
+    leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str
+) -> None:
     """Both are content with --force, whoever was first."""
     runtime.run(identifier, make_bundle().path, "--detach").ok()
     both = [runtime.popen("delete", "--force", identifier) for _ in range(3)]

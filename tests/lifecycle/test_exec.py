@@ -61,7 +61,9 @@ def test_user_groups_and_cwd(all_ids: None, runtime: Runtime, running: str) -> N
     assert result.ok().out.split() == ["1000", "1001", "Groups:", "2000", "/tmp", "/home/user"]
 
 
-@pytest.mark.parametrize("user", ["abc", "1:b", "-1", "", "4294967296", "1000:", "1:2:3", "+1", "1 "])
+@pytest.mark.parametrize(
+    "user", ["abc", "1:b", "-1", "", "4294967296", "1000:", "1:2:3", "+1", "1 "]
+)
 def test_bad_users(runtime: Runtime, running: str, user: str) -> None:
     """A user is UID or UID:GID in plain decimal (CVE-2026-30892)."""
     result = runtime("exec", "--user", user, running, "id")
@@ -70,7 +72,9 @@ def test_bad_users(runtime: Runtime, running: str, user: str) -> None:
 
 def test_capabilities(runtime: Runtime, running: str) -> None:
     """--cap adds to bounding, effective and permitted; inheritable stays empty (CVE-2022-29162)."""
-    result = runtime("exec", "--cap", "CAP_SYS_TIME", "--cap", "sys_nice", running, "cat", "/proc/self/status")
+    result = runtime(
+        "exec", "--cap", "CAP_SYS_TIME", "--cap", "sys_nice", running, "cat", "/proc/self/status"
+    )
     seen = status(result.ok().out)
     for kind in ("CapBnd", "CapEff", "CapPrm"):
         assert int(seen[kind], 16) >> 25 & 1 and int(seen[kind], 16) >> 23 & 1, kind
@@ -155,7 +159,9 @@ def test_into_a_paused_container(v2: Path, runtime: Runtime, running: str) -> No
     """Refused, but for --ignore-paused: that one runs as soon as the container does."""
     runtime("pause", running).ok()
     assert runtime.exec(running, "true").code == 255
-    process = runtime.popen("exec", "--ignore-paused", running, "echo", "late", stdout=subprocess.PIPE)
+    process = runtime.popen(
+        "exec", "--ignore-paused", running, "echo", "late", stdout=subprocess.PIPE
+    )
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.6)
     runtime("resume", running).ok()
@@ -176,9 +182,7 @@ def test_many(leak_check: None, runtime: Runtime, running: str) -> None:
     runtime.delete(running, force=True).ok()
 
 
-def test_with_a_shared_pid_namespace(
-    runtime: Runtime, make_bundle: Make, identifier: str
-) -> None:
+def test_with_a_shared_pid_namespace(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """Where the container has the host's pids."""
     bundle = make_bundle().without_namespace("pid")
     for mount in bundle.config["mounts"]:
@@ -197,6 +201,7 @@ def test_preserved_descriptors(runtime: Runtime, running: str, tmp_path: Path) -
     (tmp_path / "f").write_text("kept\n")
     fd = os.open(tmp_path / "f", os.O_RDONLY)
     try:
+
         def arrange() -> None:
             os.dup2(fd, 3)
 
@@ -212,9 +217,7 @@ def test_preserved_descriptors(runtime: Runtime, running: str, tmp_path: Path) -
         os.close(fd)
 
 
-def test_through_a_terminal_of_the_container(
-    all_ids: None, runtime: Runtime, running: str
-) -> None:
+def test_through_a_terminal_of_the_container(all_ids: None, runtime: Runtime, running: str) -> None:
     """stdin of exec reaches the program to its end."""
     result = runtime.exec(running, "wc", "-c", input="x" * 200_000)
     assert result.ok().out.strip() == "200000"

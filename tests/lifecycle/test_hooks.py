@@ -81,7 +81,11 @@ def test_the_pid_is_the_containers(
     """createRuntime hooks set up networks through /proc/PID/ns: the pid must be right by then."""
     bundle = make_bundle()
     bundle.config["hooks"] = {
-        "createRuntime": [shell(f"cat > {tmp_path}/state; P=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' {tmp_path}/state); readlink /proc/$P/ns/net > {tmp_path}/net; readlink /proc/$P/root > {tmp_path}/root")]
+        "createRuntime": [
+            shell(
+                f"cat > {tmp_path}/state; P=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' {tmp_path}/state); readlink /proc/$P/ns/net > {tmp_path}/net; readlink /proc/$P/root > {tmp_path}/root"
+            )
+        ]
     }
     runtime.create(identifier, bundle.write().path).ok()
     pid = runtime.state(identifier)["pid"]
@@ -162,7 +166,9 @@ def test_failing_poststop(
     assert (tmp_path / "second").exists() and runtime.status(identifier) == ""
 
 
-@pytest.mark.parametrize("kind", ["createRuntime", "createContainer", "startContainer", "poststart"])
+@pytest.mark.parametrize(
+    "kind", ["createRuntime", "createContainer", "startContainer", "poststart"]
+)
 def test_timeouts(
     leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str, kind: str
 ) -> None:

@@ -79,7 +79,12 @@ def test_a_reader_that_leaves(runtime: Runtime, make_bundle: Make, identifier: s
     """The program gets SIGPIPE, not we."""
     bundle = make_bundle("sh", "-c", "yes; echo $? >&2; exit 0")
     process = runtime.popen(
-        "run", "--bundle", str(bundle.path), identifier, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        "run",
+        "--bundle",
+        str(bundle.path),
+        identifier,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout is not None and process.stderr is not None
     process.stdout.read(10)
@@ -143,7 +148,9 @@ def test_detach_writes_the_pid_file(
     assert int((tmp_path / "p").read_text()) == runtime.state(identifier)["pid"]
 
 
-def test_concurrent_runs(leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str) -> None:
+def test_concurrent_runs(
+    leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str
+) -> None:
     """Six of one bundle at the same time."""
     bundle = make_bundle("sh", "-c", "echo out; exit 2")
     started = [

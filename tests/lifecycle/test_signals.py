@@ -61,8 +61,10 @@ def test_all(manager: Runtime, make_bundle: Make, identifier: str) -> None:
     """--all reaches every process, by cgroup or by pid namespace, with any signal."""
     runtime = manager
     bundle = make_bundle(
-        "sh", "-c", "for n in 1 2; do (trap 'echo $n >> /tmp/got; exit' USR1; touch /tmp/up$n; while :; do sleep 0.02; done) & done;"
-        "trap 'echo 0 >> /tmp/got' USR1; touch /tmp/up; while :; do sleep 0.02; done"
+        "sh",
+        "-c",
+        "for n in 1 2; do (trap 'echo $n >> /tmp/got; exit' USR1; touch /tmp/up$n; while :; do sleep 0.02; done) & done;"
+        "trap 'echo 0 >> /tmp/got' USR1; touch /tmp/up; while :; do sleep 0.02; done",
     )
     bundle.without_namespace("cgroup")
     bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["type"] != "cgroup"]

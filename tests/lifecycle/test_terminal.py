@@ -162,7 +162,11 @@ def test_job_control(runtime: Runtime, make_bundle: Make, identifier: str) -> No
 def test_the_console(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """/dev/console and /dev/tty are the program's terminal."""
     bundle = on_terminal(
-        make_bundle("sh", "-c", "echo one > /dev/console; echo two > /dev/tty; tty; grep console /proc/self/mountinfo")
+        make_bundle(
+            "sh",
+            "-c",
+            "echo one > /dev/console; echo two > /dev/tty; tty; grep console /proc/self/mountinfo",
+        )
     )
     terminal = Terminal(runtime.argv("run", "--bundle", str(bundle.path), identifier))
     terminal.expect("one")
@@ -177,7 +181,9 @@ def test_console_size(runtime: Runtime, make_bundle: Make, identifier: str, tmp_
     bundle.process["consoleSize"] = {"height": 12, "width": 34}
     console = ConsoleSocket(tmp_path / "c")
     try:
-        runtime.create(identifier, on_terminal(bundle).path, "--console-socket", str(console.path)).ok()
+        runtime.create(
+            identifier, on_terminal(bundle).path, "--console-socket", str(console.path)
+        ).ok()
         console.receive()
         assert console.name
         runtime.start(identifier).ok()
@@ -195,9 +201,7 @@ def test_nobody_listens(
         if path == "there":
             console = ConsoleSocket(tmp_path / "there")
             console.close()
-        result = runtime.create(
-            identifier, bundle.path, "--console-socket", str(tmp_path / path)
-        )
+        result = runtime.create(identifier, bundle.path, "--console-socket", str(tmp_path / path))
         assert result.code == 1 and word in result.err, str(result)
     assert runtime.status(identifier) == ""
 
@@ -205,7 +209,11 @@ def test_nobody_listens(
 def test_much_output(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """A megabyte through a terminal: not a byte is lost, also of what comes last."""
     bundle = on_terminal(
-        make_bundle("sh", "-c", "stty -opost; dd if=/dev/zero bs=1024 count=1024 2>/dev/null | tr '\\0' x; echo END")
+        make_bundle(
+            "sh",
+            "-c",
+            "stty -opost; dd if=/dev/zero bs=1024 count=1024 2>/dev/null | tr '\\0' x; echo END",
+        )
     )
     result = runtime.run(identifier, bundle.path, timeout=60)
     assert result.code == 0
@@ -223,7 +231,11 @@ def test_end_of_input(runtime: Runtime, make_bundle: Make, identifier: str) -> N
 
 def test_a_reader_that_leaves(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """Our stdout closed early: the program goes on to its end, and we return its code."""
-    bundle = on_terminal(make_bundle("sh", "-c", "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line; done; exit 7"))
+    bundle = on_terminal(
+        make_bundle(
+            "sh", "-c", "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line; done; exit 7"
+        )
+    )
     process = runtime.popen("run", "--bundle", str(bundle.path), identifier, stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.read(10)
@@ -235,7 +247,9 @@ def test_exec_with_a_terminal(runtime: Runtime, make_bundle: Make, identifier: s
     """exec -t: a terminal of the container's devpts, controlling, with our size, and the exit code."""
     runtime.run(identifier, make_bundle().path, "--detach").ok()
     terminal = Terminal(
-        runtime.argv("exec", "-t", identifier, "sh", "-c", "tty; stty size; echo x >/dev/tty; read l; exit 8")
+        runtime.argv(
+            "exec", "-t", identifier, "sh", "-c", "tty; stty size; echo x >/dev/tty; read l; exit 8"
+        )
     )
     assert "/dev/pts/" in terminal.expect("33 101")
     terminal.expect("x")

@@ -6,8 +6,14 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
-import pytest
+
+def skip(reason: str) -> NoReturn:
+    """Skip the test; pytest is imported only here, for the benchmark has none."""
+    import pytest
+
+    pytest.skip(reason)
 
 
 def require(fulfilled: object, reason: str) -> None:
@@ -15,15 +21,17 @@ def require(fulfilled: object, reason: str) -> None:
     if fulfilled:
         return
     if os.environ.get("PYOKI_REQUIRE_KERNEL") == "1":
+        import pytest
+
         pytest.fail(f"PYOKI_REQUIRE_KERNEL=1, but {reason}", pytrace=False)
-    pytest.skip(reason)
+    skip(reason)
 
 
 def require_program(name: str) -> str:
     """The absolute path of a program that is not pyoki's own, else a skip."""
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/bin:/bin")
     if path is None:
-        pytest.skip(f"{name} is not installed")
+        skip(f"{name} is not installed")
     return path
 
 
@@ -94,9 +102,10 @@ def require_controller(directory: Path, *names: str) -> str:
     """
     lines = Path("/proc/self/cgroup").read_text().splitlines()
     held = {word for line in lines for word in line.split(":")[1].split(",")}
+    held |= {"io"} if "blkio" in held else set()  # its name in v1
     wanted = [name for name in names if name not in held]
     if not wanted:
-        pytest.skip(f"cgroup v1 hierarchies hold {', '.join(names)} here")
+        skip(f"cgroup v1 hierarchies hold {', '.join(names)} here")
     available = (directory / "cgroup.controllers").read_text().split()
     found = [name for name in wanted if name in available]
     require(found, f"none of {', '.join(wanted)} is delegated to this user")
