@@ -100,8 +100,8 @@ cd "$home/src"
 failed=0 ran=0
 view=$home/src/tests/support/v2view
 scratches=()
-trap 'as_root rm -rf "${scratches[@]}"' EXIT
-new_scratch() { scratch=$(mktemp -d /tmp/pyoki-XXXXXX); scratches+=("$scratch"); chown "$1:" "$scratch"; }
+trap 'as_root rm -rf "${scratches[@]}" 2> /dev/null || rm -rf "${scratches[@]}"' EXIT
+new_scratch() { scratch=$(mktemp -d /tmp/pyoki-XXXXXX); scratches+=("$scratch"); as_root chown "$1:" "$scratch"; }
 
 if [ "$(id -u)" = 0 ]; then
     new_scratch root
@@ -109,10 +109,13 @@ if [ "$(id -u)" = 0 ]; then
     new_scratch "$user"
     run_pytest "not root" "$view" "$user"
 elif as_root true 2> /dev/null; then
+    new_scratch root
+    run_pytest root as_root --preserve-env
     new_scratch "$(id -un)"
     run_pytest "not root" as_root --preserve-env "$view" "$(id -un)"
 else
-    new_scratch "$(id -un)"
+    scratch=$(mktemp -d /tmp/pyoki-XXXXXX)
+    scratches+=("$scratch")
     echo "without root: no cgroup v2 tree of our own, and the tests marked root are left out" >&2
     run_pytest "not root"
 fi

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless_pyoki.cgroups import cgroupfs, tree
+from rootless_pyoki.cgroups import manager
 from rootless_pyoki.cgroups.manager import Cgroup
 from rootless_pyoki.errors import HostError, NotFoundError, StateError, SyscallError, UsageError
 from rootless_pyoki.kernel import constants as c
@@ -64,15 +64,14 @@ class Container:
 
         Raises HostError when it survives SIGKILL for ten seconds.
         """
-        path = self.state.cgroup_path
+        cgroup = self.cgroup()
         try:
             pidfd = self.pidfd()
         except StateError:
             pidfd = -1
-        if path:
-            if cgroupfs.frozen(path):
-                cgroupfs.thaw(path)
-            cgroupfs.kill(path)
+        if manager.frozen(cgroup):
+            manager.thaw(cgroup)
+        manager.kill(cgroup)
         if pidfd < 0:
             return
         try:
@@ -86,9 +85,7 @@ class Container:
             fds.close_quietly(pidfd)
 
     def remove_cgroup(self) -> None:
-        cgroup = self.cgroup()
-        if cgroup.path:
-            tree.remove(cgroup.path, top=cgroup.made)
+        manager.remove(self.cgroup())
 
     def hook_state(self, status: str) -> bytes:
         """The state as hooks read it."""
@@ -103,8 +100,7 @@ class Container:
         )
 
     def _frozen(self) -> bool:
-        path = self.state.cgroup_path
-        return bool(path) and cgroupfs.frozen(path)
+        return manager.frozen(self.cgroup())
 
 
 def sweep(handle: store.Handle, state: ContainerState) -> None:

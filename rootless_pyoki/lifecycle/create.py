@@ -6,36 +6,20 @@ from rootless_pyoki import log
 from rootless_pyoki.errors import SyscallError, UsageError, from_oserror
 from rootless_pyoki.host import facts
 from rootless_pyoki.kernel import fds, syscalls
-from rootless_pyoki.lifecycle.creation import Creation
+from rootless_pyoki.lifecycle.creation import Creation, Request
 from rootless_pyoki.plan import make
 from rootless_pyoki.processes import gate
-from rootless_pyoki.record import Record, replace
+from rootless_pyoki.record import replace
 from rootless_pyoki.spec import bundle as bundles
 from rootless_pyoki.spec import validate
 from rootless_pyoki.state import store
+
+__all__ = ["Request", "create", "decide", "preserved"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless_pyoki.plan.plan import Plan
     from rootless_pyoki.spec.bundle import Bundle
-
-
-class Request(Record):
-    """What the command line of create and run asks for."""
-
-    id: str
-    bundle: str | None = None
-    config: str | None = None
-    root: str | None = None
-    console_socket: str | None = None
-    pid_file: str | None = None
-    pidfd_socket: str | None = None
-    preserve_fds: int = 0
-    no_pivot: bool = False
-    no_new_keyring: bool = False
-    cgroup_manager: str = "auto"
-    systemd_cgroup: bool = False
-    debug: bool = False
 
 
 def create(request: Request) -> None:
@@ -72,7 +56,9 @@ def decide(request: Request) -> tuple[Bundle, Plan]:
     for note in plan.notes:
         log.debug(f"{note.pointer}: {note.text}")
     if log.debugging():
-        for line in plan.describe():
+        from rootless_pyoki.plan import describe
+
+        for line in describe.describe(plan):
             log.debug(f"plan: {line}")
     return bundle, plan
 

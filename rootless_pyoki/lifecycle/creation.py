@@ -17,18 +17,35 @@ from rootless_pyoki.plan import idmap
 from rootless_pyoki.plan.plan import Note
 from rootless_pyoki.processes import gate, main
 from rootless_pyoki.processes.ends import Ends
-from rootless_pyoki.record import replace
+from rootless_pyoki.record import Record, replace
 from rootless_pyoki.state import root as state_root
 from rootless_pyoki.state import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless_pyoki.lifecycle.create import Request
     from rootless_pyoki.plan.plan import IdRange, Plan
     from rootless_pyoki.processes.main import Launched
     from rootless_pyoki.spec.bundle import Bundle
 
 GROUPS_REFUSED = "the container's user namespace does not allow setgroups"
+
+
+class Request(Record):
+    """What the command line of create and run asks for."""
+
+    id: str
+    bundle: str | None = None
+    config: str | None = None
+    root: str | None = None
+    console_socket: str | None = None
+    pid_file: str | None = None
+    pidfd_socket: str | None = None
+    preserve_fds: int = 0
+    no_pivot: bool = False
+    no_new_keyring: bool = False
+    cgroup_manager: str = "auto"
+    systemd_cgroup: bool = False
+    debug: bool = False
 
 
 class Creation:

@@ -13,7 +13,7 @@ from rootless_pyoki.state import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless_pyoki.lifecycle.create import Request
+    from rootless_pyoki.lifecycle.creation import Request
     from rootless_pyoki.processes.main import Launched
 
 

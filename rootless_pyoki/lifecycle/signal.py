@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from rootless_pyoki.cgroups import cgroupfs
+from rootless_pyoki.cgroups import manager
 from rootless_pyoki.errors import HostError, StateError, SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, syscalls
-from rootless_pyoki.lifecycle import container, pidns
+from rootless_pyoki.lifecycle import container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless_pyoki.cgroups.manager import Cgroup
     from rootless_pyoki.lifecycle.container import Container
 
 
@@ -46,21 +47,21 @@ def signal_all(found: Container, signal: int) -> None:
     cgroup = found.cgroup()
     if cgroup.path:
         if signal == c.SIGKILL:
-            cgroupfs.kill(cgroup.path)
+            manager.kill(cgroup)
         else:
-            _signal_each(cgroupfs.processes(cgroup.path), signal)
+            _signal_each(manager.processes(cgroup), signal)
         return
     if signal == c.SIGKILL and found.owns_pid_namespace():
         signal_init(found, signal)  # the kernel ends a pid namespace with its first process
         return
+    from rootless_pyoki.lifecycle import pidns
+
     _signal_each(pidns.processes(found), signal)
 
 
 def _kill_rest(found: Container, signal: int) -> None:
     """A stopped container may have left processes in its cgroup (a shared pid namespace)."""
-    cgroup = found.cgroup()
-    if cgroup.path:
-        _signal_each(cgroupfs.processes(cgroup.path), signal)
+    _signal_each(manager.processes(found.cgroup()), signal)
 
 
 def _signal_each(pids: list[int], signal: int) -> None:
@@ -84,7 +85,7 @@ def pause(*, root: str | None, id: str) -> None:
     status = found.status()
     if status not in ("running", "created"):
         raise StateError(f"cannot pause container {found.id}: it is {status}")
-    cgroupfs.freeze(_freezer(found, "pause"))
+    manager.freeze(_freezer(found, "pause"))
 
 
 def resume(*, root: str | None, id: str) -> None:
@@ -93,10 +94,10 @@ def resume(*, root: str | None, id: str) -> None:
     status = found.status()
     if status != "paused":
         raise StateError(f"cannot resume container {found.id}: it is {status}")
-    cgroupfs.thaw(_freezer(found, "resume"))
+    manager.thaw(_freezer(found, "resume"))
 
 
-def _freezer(found: Container, verb: str) -> str:
+def _freezer(found: Container, verb: str) -> Cgroup:
     """The cgroup to freeze; HostError where there is none: never SIGSTOP, which could be seen and undone."""
     cgroup = found.cgroup()
     if not cgroup.path:
@@ -105,4 +106,4 @@ def _freezer(found: Container, verb: str) -> str:
             + (f" ({cgroup.reason})" if cgroup.reason else ""),
             hint="run it where a cgroup v2 subtree is delegated to the user",
         )
-    return cgroup.path
+    return cgroup

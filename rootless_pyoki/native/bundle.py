@@ -1,9 +1,9 @@
-"""Makes the hot bundle: one .pyc with the code objects of every module that a hot verb needs.
+"""Makes the hot bundle: the code objects of every module that a hot verb needs, in two files.
 
-    importer    hot.py's code: all that CPython itself reads of `python -I -S pyoki.pyc argv...`
-    index       what the importer reads first, with the code objects that every verb needs
-    sections    marshalled dicts, module name -> code object; the importer reads one when the first
-                of its modules is imported
+pyoki.pyc     the importer, hot.py: started by `python -I -S pyoki.pyc argv...`. Small, for CPython
+              looks for a zip archive in it and reads it before it runs it.
+pyoki.code    the index, with the code objects that every verb needs; then sections: marshalled
+              dicts, module name -> code object, read when the first of their modules is imported.
 
 Modules that the same verbs need lie in one section, so that a verb reads and unmarshals what it
 uses in a few strokes, and nothing else.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent.parent
 NAME = PACKAGE.name
-ROOM = 16384  # for the importer
+SMALL = 1024  # bytes: a section of its own would cost more than reading it with the index
 
 # What humans, not callers, need (and what only the build needs): left to the slow way in.
 COLD = (
@@ -139,7 +139,7 @@ def divide(imports: Imports, late: Imports) -> list[list[str]]:
     for name, verb in VERBS.items():
         starts = [f"{NAME}.{each.partition(':')[0]}" for each in (verb.target, verb.request) if each]
         if starts[0].startswith(f"{NAME}.cli."):  # shows what a function of lifecycle returns
-            starts += late[starts[0]]
+            starts += [name for name in late[starts[0]] if ".lifecycle." in name]
         verbs[name] = closure([f"{NAME}.cli.entry", *starts], imports)
     others = {name: closure([name], imports) for names in late.values() for name in names}
     sections: dict[tuple[str, ...], list[str]] = {}
@@ -150,8 +150,8 @@ def divide(imports: Imports, late: Imports) -> list[list[str]]:
     return list(sections.values())
 
 
-def make(package: Path = PACKAGE, generated: dict[str, str] | None = None) -> bytes:
-    """The bundle's bytes, for the interpreter that runs this.
+def make(package: Path = PACKAGE, generated: dict[str, str] | None = None) -> dict[str, bytes]:
+    """The bundle's files by name, for the interpreter that runs this.
 
     generated: module name -> source of modules that only an installed package has. The file names
     in code objects are relative, so that builds are reproducible.
@@ -163,11 +163,14 @@ def make(package: Path = PACKAGE, generated: dict[str, str] | None = None) -> by
     trees = {name: ast.parse(source) for name, source in sources.items()}
     imports = {name: list(imports_of(tree.body, files)) for name, tree in trees.items()}
     late = {name: list(late_imports_of(tree, files)) for name, tree in trees.items()}
-
     codes = {name: compile_source(sources[name], files[name].as_posix()) for name in sources}
+
     common, *sections = divide(imports, late)
+    small = [names for names in sections if sum(len(sources[name]) for name in names) < SMALL]
+    common = sum(small, common)
+    sections = [names for names in sections if names not in small]
     packed = [marshal.dumps({name: codes[name] for name in names}) for names in sections]
-    stamp = hashlib.sha256(b"".join(packed) + marshal.dumps(codes)).digest()[:16]
+    stamp = hashlib.sha256(marshal.dumps(codes)).digest()[:16]
     places, end = [], 0  # of the sections: offset behind the index, size
     for section in packed:
         places.append((end, len(section) + len(stamp)))
@@ -179,9 +182,9 @@ def make(package: Path = PACKAGE, generated: dict[str, str] | None = None) -> by
     first = marshal.dumps((index, places, {name: codes[name] for name in common}))
 
     importer = Path(__file__).with_name("hot.py").read_text()
-    call = f"start({stamp!r}, {ROOM}, {len(first) + len(stamp)})"
+    call = f"start({stamp!r}, {len(first) + len(stamp)})"
     code = compile_source(f"{importer}\n{call}\n".encode(), "pyoki")
-    begin = MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
-    if len(begin) > ROOM:
-        raise ValueError(f"the importer takes {len(begin)} bytes, more than {ROOM}")
-    return begin.ljust(ROOM, b"\0") + b"".join(part + stamp for part in [first, *packed])
+    return {
+        "pyoki.pyc": MAGIC_NUMBER + bytes(12) + marshal.dumps(code),
+        "pyoki.code": b"".join(part + stamp for part in [first, *packed]),
+    }

@@ -43,13 +43,14 @@ class NativeBuild(BuildHookInterface[Any]):
         gate = build.build_gate(self.folder / "gate")
         facts = self.folder / "_build.py"
         facts.write_text(f'COMMIT = "{build.commit()}"\n')
-        hot = self.folder / "pyoki.pyc"
-        hot.write_bytes(bundle.make(generated={"rootless_pyoki._build": facts.read_text()}))
+        hot = bundle.make(generated={"rootless_pyoki._build": facts.read_text()})
+        for name, content in hot.items():
+            (self.folder / name).write_bytes(content)
 
         inside = {extension: "native", gate: "native", facts: "."}
         for part, room in inside.items():
             build_data["force_include"][str(part)] = f"rootless_pyoki/{room}/{part.name}"
-        for part in (hot, gate):
+        for part in (gate, *(self.folder / name for name in hot)):
             build_data["shared_data"][str(part)] = f"lib/pyoki/{build.CACHE_TAG}/{part.name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:

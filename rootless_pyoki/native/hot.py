@@ -1,7 +1,8 @@
 """The importer inside the hot bundle. bundle.py compiles this text and appends the call of `start`.
 
-It runs under `python -I -S PREFIX/lib/pyoki/CACHE_TAG/pyoki.pyc argv...`: no site-packages, so the
-two extensions are looked for in a fixed list of places. Whatever is missing sends us the slow way.
+It runs under `python -I -S PREFIX/lib/pyoki/CACHE_TAG/pyoki.pyc argv...`, and reads the modules
+from pyoki.code beside it. No site-packages, so the two extensions are looked for in a fixed list of
+places. Whatever is missing sends us the slow way.
 Only built-in modules are imported: the path finder would list folders first.
 """
 
@@ -30,27 +31,30 @@ EXTENSION = "rootless_pyoki.native._syscalls"
 class Bundle:
     """Finder and loader (importlib.abc.MetaPathFinder, Loader) of the bundled modules.
 
-    stamp: the bytes that end each part of this very build's file; offset, size: where its index is.
+    stamp: the bytes that end each part of the file that was built with us; size: its index's.
     """
 
-    def __init__(self, stamp: bytes, offset: int, size: int, places: list[str]) -> None:
+    def __init__(self, stamp: bytes, size: int, places: list[str]) -> None:
         self.places = places
         self.suffix = extension_suffixes()[0]
         self.site = self.place_of("rootless_pyoki/native/_syscalls" + self.suffix)
         self.stamp = stamp
-        self.behind = offset + size
+        self.behind = size
         self.index: Index
         self.sections: list[tuple[int, int]]  # offset behind the index, size
         self.codes: dict[str, CodeType]  # of the sections that were read
-        self.index, self.sections, self.codes = loads(self.read(offset, size))
+        self.index, self.sections, self.codes = loads(self.read(0, size))
 
     def read(self, offset: int, size: int) -> bytes:
-        """A part of the bundle. It is not kept open: fd 3 may be one that the caller forgot to pass."""
-        file = open(sys.argv[0], O_RDONLY | O_CLOEXEC)
+        """A part of the file, which is not kept open: fd 3 may be what a caller forgot to pass."""
+        try:
+            file = open(sys.argv[0].removesuffix("pyc") + "code", O_RDONLY | O_CLOEXEC)
+        except OSError:
+            self.go_slow()
         part = pread(file, size, offset)
         close(file)
         if not part.endswith(self.stamp):
-            self.go_slow()  # another build was installed meanwhile
+            self.go_slow()  # another build's
         return part
 
     def place_of(self, file: str) -> str:
@@ -174,8 +178,8 @@ def places_for(prefix: str) -> list[str]:
     return places
 
 
-def start(stamp: bytes, offset: int, size: int) -> NoReturn:
-    bundle = Bundle(stamp, offset, size, places_for(sys.argv[0].rsplit("/", 4)[0]))
+def start(stamp: bytes, size: int) -> NoReturn:
+    bundle = Bundle(stamp, size, places_for(sys.argv[0].rsplit("/", 4)[0]))
     if not bundle.site:
         bundle.go_slow()
     sys.meta_path.insert(0, bundle)

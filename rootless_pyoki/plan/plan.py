@@ -184,9 +184,3 @@ class Plan(Record):
         uid = 0 if any(r.container == 0 for r in self.idmap.uids) else self.process.uid
         gid = 0 if any(r.container == 0 for r in self.idmap.gids) else self.process.gid
         return uid, gid
-
-    def describe(self) -> list[str]:
-        """The steps in the order in which they will be done, a line each."""
-        from rootless_pyoki.plan.describe import describe
-
-        return describe(self)

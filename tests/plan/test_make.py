@@ -8,6 +8,7 @@ import pytest
 
 from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
+from rootless_pyoki.plan import describe
 from tests.plan import plans
 
 FLAGS = {
@@ -194,7 +195,7 @@ def test_the_plan_in_words() -> None:
         hooks={"poststop": [{"path": "/bin/hook"}]},
         process={"capabilities": {"bounding": ["CAP_KILL"]}},
     )
-    lines = plans.make(made).describe()
+    lines = describe.describe(plans.make(made))
     expected = [
         "container one: bundle /bundle",
         "new namespaces: pid, network, ipc, uts, mount, cgroup",
