@@ -99,7 +99,7 @@ SPEC: tuple[Option, ...] = (
     ("terminal", ("--terminal",), FLAG, False),
 )
 
-CREATE_SETTINGS = ("root", "cgroup_manager", "systemd_cgroup", "debug")
+CREATE_SETTINGS = ("root", "cgroup_manager", "systemd_cgroup", "rootless", "debug")
 REQUEST = "lifecycle.create:Request"
 
 

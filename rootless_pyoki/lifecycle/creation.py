@@ -9,7 +9,7 @@ from __future__ import annotations
 from rootless_pyoki import log
 from rootless_pyoki.apply import console
 from rootless_pyoki.cgroups import cgroupfs, limits, manager, tree
-from rootless_pyoki.errors import SyscallError
+from rootless_pyoki.errors import HostError, SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, procfs, syscalls
 from rootless_pyoki.lifecycle import container, hooks, pid_file
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 GROUPS_REFUSED = "the container's user namespace does not allow setgroups"
 
+DELEGATE = "leave out --rootless=false, or run where a cgroup v2 subtree is delegated to the user"
+
 
 class Request(Record):
     """What the command line of create and run asks for."""
@@ -45,6 +47,7 @@ class Request(Record):
     no_new_keyring: bool = False
     cgroup_manager: str = "auto"
     systemd_cgroup: bool = False
+    rootless: str = "auto"  # "false": a container that gets no cgroup is an error
     debug: bool = False
 
 
@@ -66,6 +69,8 @@ class Creation:
         )
         if self.cgroup.reason:
             log.debug(f"no cgroup: {self.cgroup.reason}")
+        if request.rootless == "false" and self.cgroup.manager == "none":
+            raise HostError(f"no cgroup can be made: {self.cgroup.reason}", hint=DELEGATE)
         self.notes = list(plan.notes)
         self.master = -1
         self.launched: Launched | None = None

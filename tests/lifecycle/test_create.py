@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import leaks
+from tests.support import leaks, needs
 from tests.support.bundles import Bundle
 from tests.support.runtime import Runtime
 
@@ -219,3 +219,18 @@ def test_a_pid_that_means_somebody_else(
             assert bystander.poll() is None
         finally:
             bystander.kill()
+
+
+def test_rootless_false_insists_on_a_cgroup(
+    runtime: Runtime, busybox_bundle: Bundle, identifier: str
+) -> None:
+    """--rootless=false: a container that would run without a cgroup is refused, and nothing is left."""
+    runtime.options += ["--rootless=false"]
+    result = runtime.create(identifier, busybox_bundle.path)
+    if needs.delegated_cgroup() is not None:
+        result.ok()
+        return
+
+    assert result.code == 1
+    assert "no cgroup can be made" in result.err
+    assert runtime.status(identifier) == ""
