@@ -49,16 +49,9 @@ for applet in sh id echo uname ps; do ln -s busybox "rootfs/bin/$applet"; done
 "$pyoki" spec --rootless
 "$1/python" - << 'EDIT'
 import json
-import shutil
-
 with open("config.json") as file:
     config = json.load(file)
 config["process"]["args"] = ["sh", "-c", "echo hello from inside; id"]
-if not shutil.which("newuidmap"):  # then the caller's own ids are all that can be mapped
-    for kind in ("uidMappings", "gidMappings"):
-        del config["linux"][kind][1:]
-    for mount in config["mounts"]:
-        mount["options"] = [one for one in mount.get("options", ()) if one != "gid=5"]
 with open("config.json", "w") as file:
     json.dump(config, file, indent=2)
 EDIT

@@ -6,13 +6,12 @@ user_namespaces(7), newuidmap(1). The child must be dumpable while this runs.
 from __future__ import annotations
 
 from rootless_pyoki.errors import HostError, SyscallError, from_oserror
-from rootless_pyoki.kernel import constants, fds, procfs, syscalls
+from rootless_pyoki.host import programs
+from rootless_pyoki.kernel import fds, procfs, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless_pyoki.plan.plan import IdMap, IdRange
-
-SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def write_maps(proc: int, pid: int, idmap: IdMap) -> None:
@@ -40,15 +39,6 @@ def _write(proc: int, pid: int, name: str, data: bytes, pointer: str) -> None:
         raise from_oserror(error, "write the user namespace's map", pointer=pointer) from None
 
 
-def find_program(name: str, path: str | None = None) -> str:
-    """The first executable `name` on PATH (or where the system keeps it); "" if there is none."""
-    for directory in (path or SEARCH).split(":"):
-        candidate = f"{directory or '.'}/{name}"
-        if syscalls.faccessat(constants.AT_FDCWD, candidate, constants.X_OK):
-            return candidate
-    return ""
-
-
 def _run_helpers(pid: int, idmap: IdMap) -> None:
     """Start both, then wait for both: side by side they take half the time."""
     running = []
@@ -73,7 +63,7 @@ def _run_helpers(pid: int, idmap: IdMap) -> None:
 def _start(
     name: str, pid: int, ranges: tuple[IdRange, ...], pointer: str
 ) -> tuple[syscalls.Spawned, int]:
-    path = find_program(name, syscalls.environ().get("PATH")) or find_program(name)
+    path = programs.find(name)
     if not path:
         raise HostError(
             f"{name} is not installed, and the map has more than the caller's own id",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless_pyoki.cli import show
 from rootless_pyoki.errors import SyscallError, UsageError, from_oserror
-from rootless_pyoki.host import facts, subid
+from rootless_pyoki.host import facts, programs, subid
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, json, syscalls
 from rootless_pyoki.spec import template
@@ -40,7 +40,7 @@ def _ids(uid: int) -> tuple[subid.Ranges, subid.Ranges]:
     own = facts.gather()
     if own.in_initial_userns or not own.has(c.CAPABILITIES["CAP_SETUID"]):
         _, uids, gids = subid.granted(uid)
-        return uids, gids
+        return (uids, gids) if programs.id_helpers() else ((), ())
     return (
         tuple((part.container, part.size) for part in own.uid_map),
         tuple((part.container, part.size) for part in own.gid_map),

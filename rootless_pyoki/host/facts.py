@@ -6,7 +6,7 @@ credentials(7), capabilities(7), user_namespaces(7). The plan is made from these
 from __future__ import annotations
 
 from rootless_pyoki.errors import SyscallError
-from rootless_pyoki.host import subid
+from rootless_pyoki.host import programs, subid
 from rootless_pyoki.host.id_range import IdRange
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import procfs, syscalls
@@ -39,6 +39,7 @@ class Facts(Record):
     user_name: str = ""  # these three only when newuidmap is needed
     subuids: tuple[tuple[int, int], ...] = ()  # (start, count)
     subgids: tuple[tuple[int, int], ...] = ()
+    id_helpers: bool = True  # newuidmap and newgidmap are installed
 
     def has(self, capability: int) -> bool:
         """Whether the caller holds it in its own user namespace."""
@@ -65,8 +66,10 @@ def gather(config: Mapping[str, Any] | None = None) -> Facts:
     initial = procfs.in_initial_user_namespace()
     process = (config or {}).get("process") or {}
     granted: Granted = ("", (), ())
+    helpers = True
     if config and "linux" in config and subid.needed(config, euid, egid, effective):
         granted = subid.granted(euid)
+        helpers = programs.id_helpers()
     return Facts(
         euid=euid,
         egid=egid,
@@ -84,6 +87,7 @@ def gather(config: Mapping[str, Any] | None = None) -> Facts:
         user_name=granted[0],
         subuids=granted[1],
         subgids=granted[2],
+        id_helpers=helpers,
     )
 
 

@@ -67,22 +67,24 @@ class Strip(ast.NodeTransformer):
     as a flag it means the same, as a statement it would load the standard library's module.
     """
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
         for argument in ast.walk(node.args):
             if isinstance(argument, ast.arg):
                 argument.annotation = None
         return self.generic_visit(node)
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:  # noqa: N802
-        node.body = [one if isinstance(one, ast.AnnAssign) else self.visit(one) for one in node.body]
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.body = [
+            one if isinstance(one, ast.AnnAssign) else self.visit(one) for one in node.body
+        ]
         return node
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         plain = ast.Assign([node.target], node.value) if node.value else ast.Pass()
         return ast.copy_location(plain, node)
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:  # noqa: N802
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
         return None if node.module == "__future__" else node
 
 
@@ -137,7 +139,9 @@ def divide(imports: Imports, late: Imports) -> list[list[str]]:
     """
     verbs = {}
     for name, verb in VERBS.items():
-        starts = [f"{NAME}.{each.partition(':')[0]}" for each in (verb.target, verb.request) if each]
+        starts = [
+            f"{NAME}.{each.partition(':')[0]}" for each in (verb.target, verb.request) if each
+        ]
         if starts[0].startswith(f"{NAME}.cli."):  # shows what a function of lifecycle returns
             starts += [name for name in late[starts[0]] if ".lifecycle." in name]
         verbs[name] = closure([f"{NAME}.cli.entry", *starts], imports)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         def subuids(self) -> Granted: ...
         @property
         def subgids(self) -> Granted: ...
+        @property
+        def id_helpers(self) -> bool: ...
 
 
 OVERFLOW_ID = 65534  # /proc/sys/kernel/overflowuid, overflowgid: what an unmapped id looks like
@@ -104,11 +106,14 @@ def _defaults(
     linux: Mapping[str, Any], facts: Facts, notes: list[Note]
 ) -> tuple[list[IDMapping], list[IDMapping]]:
     """Container 0 is the caller, 1 and up are what was granted; one id when nothing was."""
-    full = bool(facts.subuids and facts.subgids)
+    granted = bool(facts.subuids and facts.subgids)
+    full = granted and facts.id_helpers
     asked = any(n["type"] == "user" for n in linux.get("namespaces") or ())
     start = "the user namespace got a default map" if asked else "added a user namespace"
     if full:
         what = "container id 0 is the caller, the others are the caller's subordinate ids"
+    elif granted:
+        what = "container id 0 is the caller and no other id exists, as newuidmap is not installed"
     else:
         user = facts.user_name or facts.euid
         files = [

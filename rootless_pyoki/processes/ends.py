@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.processes import channel, protocol
 from rootless_pyoki.record import Record
@@ -44,7 +46,11 @@ def teller(fd: int) -> Callable[[Note], None]:
 
 
 def door(fd: int, process: str, run: Callable[[], object]) -> NoReturn:
-    """The one way out of a forked process: its failure told to main, then _exit."""
+    """The one way out of a forked process: its failure told to main, then _exit.
+
+    And no way for code to come in: after the pivot an import would find the image's.
+    """
+    sys.meta_path.clear()
     code = 1
     try:
         run()

@@ -257,3 +257,14 @@ def test_ids_are_translated_both_ways() -> None:
     assert [idmap.to_host(ranges, i) for i in (0, 1, 10, 11)] == [1000, 100000, 100009, None]
     assert idmap.is_mapped(ranges, 10) and not idmap.is_mapped(ranges, 11)
     assert [idmap.to_container(ranges, i) for i in (1000, 100009, 100010)] == [0, 10, 65534]
+
+
+def test_granted_ids_without_the_helpers() -> None:
+    """Where newuidmap is not installed, the default map has the caller's own id alone, and says why."""
+    notes: list[Note] = []
+    made = idmap.make({}, replace(USER, id_helpers=False), notes)
+
+    assert made.uids == (IdRange(container=0, host=USER.euid, size=1),)
+    assert made.gids == (IdRange(container=0, host=USER.egid, size=1),)
+    assert (made.writer, made.deny_setgroups) == ("direct", True)
+    assert "newuidmap is not installed" in notes[0].text
