@@ -144,17 +144,21 @@ def load(root: str | None, id: str, *, lock: bool = False) -> Container:
         raise
 
 
-def load_matching(root: str | None, pattern: str, *, lock: bool = False) -> list[Container]:
-    """Every container whose id matches the regular expression (crun's --regex)."""
+def matching(root: str | None, pattern: str) -> list[str]:
+    """The ids, sorted, that match the regular expression (crun's --regex)."""
     import re  # a verb for people: not on the hot path
 
     try:
         wanted = re.compile(pattern)
     except re.error as error:
         raise UsageError(f"bad regular expression {pattern!r}: {error}") from None
-    place = state_root.open_root(state_root.choose_root(root), create=False)
     try:
-        ids = [id for id in store.list_ids(place) if wanted.search(id)]
+        place = state_root.open_root(state_root.choose_root(root), create=False)
+    except SyscallError as error:
+        if error.errno == c.ENOENT:
+            return []
+        raise
+    try:
+        return [id for id in store.list_ids(place) if wanted.search(id)]
     finally:
         syscalls.close(place)
-    return [load(root, id, lock=lock) for id in ids]

@@ -15,19 +15,33 @@ if TYPE_CHECKING:
 
 def delete(*, root: str | None, id: str, force: bool = False, regex: bool = False) -> None:
     """A stopped or merely created container; with `force` any, and a missing one is no error."""
+    if not regex:
+        _delete_one(root, id, force)
+        return
+    for each in container.matching(root, id):
+        try:
+            _delete_one(root, each, force)
+        except NotFoundError:
+            pass  # deleted meanwhile, or what a killed create has left
+
+
+def _delete_one(root: str | None, id: str, force: bool) -> None:
     try:
-        found = (
-            container.load_matching(root, id, lock=True)
-            if regex
-            else [container.load(root, id, lock=True)]
-        )
+        found = container.load(root, id, lock=True)
     except NotFoundError:
         if not force:
             raise
         container.clear_leftover(root, id)
         return
-    for one in found:
-        _delete(one, force)
+    except StateError as error:
+        if not force:
+            raise
+        from rootless_pyoki.lifecycle import salvage
+
+        log.warning(f"{error.message}: it is removed all the same")
+        salvage.clear(root, id)
+        return
+    _delete(found, force)
 
 
 def _delete(found: Container, force: bool) -> None:

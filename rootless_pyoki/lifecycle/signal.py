@@ -15,18 +15,29 @@ if TYPE_CHECKING:
 
 
 def kill(*, root: str | None, id: str, signal: int, all: bool = False, regex: bool = False) -> None:
-    """Send `signal` to the container's first process, or to every one of them."""
-    for found in container.load_matching(root, id) if regex else [container.load(root, id)]:
-        with_status = found.status()
-        if with_status == "stopped":
-            if all:
-                _kill_rest(found, signal)
-                continue
+    """Send `signal` to the container's first process, or to every one of them.
+
+    regex: to every container whose id matches; those that have stopped are passed over.
+    """
+    if not regex:
+        _kill_one(container.load(root, id), signal, all)
+        return
+    for each in container.matching(root, id):
+        try:
+            _kill_one(container.load(root, each), signal, all)
+        except StateError:
+            continue
+
+
+def _kill_one(found: Container, signal: int, all: bool) -> None:
+    if found.status() == "stopped":
+        if not all:
             raise StateError(f"container {found.id}: container not running")
-        if all:
-            signal_all(found, signal)
-        else:
-            signal_init(found, signal)
+        _kill_rest(found, signal)
+    elif all:
+        signal_all(found, signal)
+    else:
+        signal_init(found, signal)
 
 
 def signal_init(found: Container, signal: int) -> None:

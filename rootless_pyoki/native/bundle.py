@@ -133,24 +133,30 @@ def closure(starts: Iterable[str], imports: Imports) -> set[str]:
     return loaded
 
 
+def require_no_circles(imports: Imports) -> None:
+    """The importer takes modules in order: what is imported before who imports it."""
+    for name, names in imports.items():
+        if name in closure([name.rpartition(".")[0], *names], imports):
+            raise ValueError(f"{name} imports itself in a circle")
+
+
 def divide(imports: Imports, late: Imports) -> list[list[str]]:
-    """The sections: modules that are needed by exactly the same verbs; among those that no verb
-    needs at once, by the same imports in functions.
+    """The sections, the one that all verbs need first: modules that exactly the same verbs load at
+    once, and among these the same imports in functions, which other verbs may meet.
     """
     verbs = {}
     for name, verb in VERBS.items():
-        starts = [
-            f"{NAME}.{each.partition(':')[0]}" for each in (verb.target, verb.request) if each
-        ]
+        starts = [f"{NAME}.{each.partition(':')[0]}" for each in (verb.target, verb.request) if each]
         if starts[0].startswith(f"{NAME}.cli."):  # shows what a function of lifecycle returns
             starts += [name for name in late[starts[0]] if ".lifecycle." in name]
         verbs[name] = closure([f"{NAME}.cli.entry", *starts], imports)
-    others = {name: closure([name], imports) for names in late.values() for name in names}
-    sections: dict[tuple[str, ...], list[str]] = {}
-    for module in imports:
-        users = [verb for verb, loaded in verbs.items() if module in loaded]
-        users = users or ["-", *(name for name, loaded in others.items() if module in loaded)]
-        sections.setdefault(tuple(users), []).append(module)
+    heads = {name: closure([name], imports) for names in late.values() for name in names}
+    users = {name: [verb for verb, loaded in verbs.items() if name in loaded] for name in imports}
+    sections: dict[tuple[object, ...], list[str]] = {}
+    for name in imports:
+        alike = [head for head in sorted(heads) if name in heads[head] and users[head] == users[name]]
+        for_all = len(users[name]) == len(verbs)
+        sections.setdefault((*users[name], *([] if for_all else alike)), []).append(name)
     return list(sections.values())
 
 
@@ -169,6 +175,7 @@ def make(package: Path = PACKAGE, generated: dict[str, str] | None = None) -> di
     late = {name: list(late_imports_of(tree, files)) for name, tree in trees.items()}
     codes = {name: compile_source(sources[name], files[name].as_posix()) for name in sources}
 
+    require_no_circles(imports)
     common, *sections = divide(imports, late)
     small = [names for names in sections if sum(len(sources[name]) for name in names) < SMALL]
     common = sum(small, common)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     # name -> (its section, -1 for the index's own; is it a package; what it imports of ours)
     Index = dict[str, tuple[int, bool, tuple[str, ...]]]
+else:
+    ModuleType = type(sys)
 
 PACKAGE = "rootless_pyoki"
 EXTENSION = "rootless_pyoki.native._syscalls"
@@ -43,19 +45,21 @@ class Bundle:
         self.index: Index
         self.sections: list[tuple[int, int]]  # offset behind the index, size
         self.codes: dict[str, CodeType]  # of the sections that were read
-        self.index, self.sections, self.codes = loads(self.read(0, size))
+        self.index, self.sections, self.codes = loads(self.read([(0, size)])[0])
 
-    def read(self, offset: int, size: int) -> bytes:
-        """A part of the file, which is not kept open: fd 3 may be what a caller forgot to pass."""
+    def read(self, parts: list[tuple[int, int]]) -> list[bytes]:
+        """Parts of the file, (offset, size) each. It is not kept open: fd 3 may be one that the
+        caller promised and forgot to pass.
+        """
         try:
             file = open(sys.argv[0].removesuffix("pyc") + "code", O_RDONLY | O_CLOEXEC)
         except OSError:
             self.go_slow()
-        part = pread(file, size, offset)
+        found = [pread(file, size, offset) for offset, size in parts]
         close(file)
-        if not part.endswith(self.stamp):
+        if not all([part.endswith(self.stamp) for part in found]):
             self.go_slow()  # another build's
-        return part
+        return found
 
     def place_of(self, file: str) -> str:
         """The first of the places that holds the file, else ""."""
@@ -102,48 +106,56 @@ class Bundle:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Load first what the module imports of ours: by `load`, importlib's own way costs more."""
-        name = module.__name__
-        section, is_package, needs = self.index[name]
-        for need in needs:
-            if need not in sys.modules:
-                self.load(need)
-        folder = f"{self.site}/{name.replace('.', '/')}"
-        if is_package:
-            module.__path__ = [folder]
-        module.__file__ = f"{folder}/__init__.py" if is_package else f"{folder}.py"
-        if name not in self.codes:
-            offset, size = self.sections[section]
-            self.codes.update(loads(self.read(self.behind + offset, size)))
-        exec(self.codes.pop(name), module.__dict__)
+        """All that it imports of ours goes first, by hand: importlib's own way takes far longer."""
+        needed: list[str] = []
+        self.collect(module.__name__, needed)
+        missing = sorted({self.index[name][0] for name in needed if name not in self.codes})
+        if missing:
+            places = [self.sections[number] for number in missing]
+            for part in self.read([(self.behind + offset, size) for offset, size in places]):
+                self.codes.update(loads(part))
+        for name in needed[:-1]:
+            self.load(name)
+        self.run(module)
+
+    def collect(self, name: str, needed: list[str]) -> None:
+        """Put the module and all that it imports and that is not loaded yet in order: what is
+        imported before who imports it.
+        """
+        for need in (name.rpartition(".")[0], *self.index[name][2]):
+            if need and need not in needed and need not in sys.modules:
+                self.collect(need, needed)
+        needed.append(name)
 
     def load(self, name: str) -> None:
-        """What `import name` does for a module that is not loaded yet, and whose code is here."""
+        """What `import name` does when the parent is loaded and the module is not."""
         parent, _, tail = name.rpartition(".")
-        if parent and parent not in sys.modules:
-            self.load(parent)
-        if name in sys.modules:  # by its parent, or in a circle
-            return
-        module = sys.modules[name] = MODULE(name)
+        module = sys.modules[name] = ModuleType(name)
         module.__spec__ = ModuleSpec(name, self, is_package=self.index[name][1])  # type: ignore[arg-type]
         module.__loader__ = self  # type: ignore[assignment]
         module.__package__ = module.__spec__.parent
         try:
-            self.exec_module(module)
+            self.run(module)
         except BaseException:
             sys.modules.pop(name, None)
             raise
         if parent:
             setattr(sys.modules[parent], tail, module)
 
+    def run(self, module: ModuleType) -> None:
+        name = module.__name__
+        folder = f"{self.site}/{name.replace('.', '/')}"
+        if self.index[name][1]:
+            module.__path__ = [folder]
+            folder += "/__init__"
+        module.__file__ = f"{folder}.py"
+        exec(self.codes[name], module.__dict__)
+
     def go_slow(self) -> NoReturn:
         """Start again with everything that a full interpreter finds, same arguments."""
         way = [f"{self.site}/{PACKAGE}/__main__.py"] if self.site else ["-m", PACKAGE]
         line = [sys.executable, "-X", "utf8", "-E", "-P", *way, *sys.argv[1:]]
         execv(sys.executable, line)
-
-
-MODULE = type(sys)
 
 
 class Extension(ExtensionFileLoader):

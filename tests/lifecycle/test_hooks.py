@@ -83,13 +83,13 @@ def test_the_pid_is_the_containers(
     bundle.config["hooks"] = {
         "createRuntime": [
             shell(
-                f"cat > {tmp_path}/state; P=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' {tmp_path}/state); readlink /proc/$P/ns/net > {tmp_path}/net; readlink /proc/$P/root > {tmp_path}/root"
+                f"cat > {tmp_path}/told; P=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' {tmp_path}/told); readlink /proc/$P/ns/net > {tmp_path}/net; readlink /proc/$P/root > {tmp_path}/root"
             )
         ]
     }
     runtime.create(identifier, bundle.write().path).ok()
     pid = runtime.state(identifier)["pid"]
-    state = json.loads((tmp_path / "state").read_text())
+    state = json.loads((tmp_path / "told").read_text())
     assert state["pid"] == pid and state["status"] == "creating"
     assert (tmp_path / "net").read_text().strip() == os.readlink(f"/proc/{pid}/ns/net")
     assert (tmp_path / "root").read_text().strip()
