@@ -61,11 +61,22 @@ def _make(device: Device, root: int) -> None:
                 raise
             _expect_same(device, parent, name, number, error)
             return
-        # mknod(2) obeys the umask; the name is new and in a directory that we hold
-        syscalls.fchownat(parent, name, device.uid, device.gid, c.AT_SYMLINK_NOFOLLOW)
-        syscalls.fchmodat(parent, name, device.mode & 0o7777)
+        _give(device, parent, name)
     finally:
         syscalls.close(parent)
+
+
+def _give(device: Device, parent: int, name: str) -> None:
+    """The owner of a new node. Its mode is right already: init's umask is 0.
+
+    By descriptor: whoever else can write in that directory may have put a link in its place.
+    """
+    node = syscalls.openat(parent, name, c.O_PATH | c.O_NOFOLLOW)
+    try:
+        if syscalls.fstat(node).st_mode & c.S_IFMT == device.mode & c.S_IFMT:
+            syscalls.fchownat(node, "", device.uid, device.gid, c.AT_EMPTY_PATH)
+    finally:
+        syscalls.close(node)
 
 
 def _same_on_host(device: Device, number: int, error: SyscallError) -> int:

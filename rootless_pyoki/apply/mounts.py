@@ -36,11 +36,14 @@ def mount_sources(mounts: tuple[Mount, ...]) -> list[int]:
 
 def _source(mount: Mount) -> int:
     try:
-        return mounting.clone(mount.source, recursive=mount.recursive)
-    except SyscallError as error:
-        if error.errno == c.EINVAL and not mount.recursive:
+        try:
+            return mounting.clone(mount.source, recursive=mount.recursive)
+        except SyscallError as error:
+            if error.errno != c.EINVAL or mount.recursive:
+                raise
             # a tree with mounts locked by the parent user namespace is only cloned whole
             return mounting.clone(mount.source, recursive=True)
+    except SyscallError as error:
         raise from_oserror(
             error, f"bind {mount.source} to {mount.destination}", pointer=f"{mount.pointer}/source"
         ) from None
@@ -114,23 +117,30 @@ def _target(mount: Mount, root: int, source: int) -> int:
     if source >= 0 and syscalls.fstat(source).st_mode & c.S_IFMT != c.S_IFDIR:
         return paths.make_file(root, mount.destination)
     if mount.kind in ("proc", "sysfs"):
-        _refuse_symlink(mount, root)
+        return _real_directory(mount, root)
     return paths.make_directory(root, mount.destination)
 
 
-def _refuse_symlink(mount: Mount, root: int) -> None:
-    """An image whose /proc or /sys is a symbolic link wants the real one elsewhere."""
+def _real_directory(mount: Mount, root: int) -> int:
+    """An image whose /proc or /sys is a symbolic link wants the real one elsewhere: refused.
+
+    What was looked at is what is mounted on, even where somebody renames meanwhile.
+    """
     parent, name = paths.parent(root, mount.destination)
     try:
-        mode = syscalls.fstatat(parent, name, c.AT_SYMLINK_NOFOLLOW).st_mode
-        if mode & c.S_IFMT != c.S_IFDIR:
-            raise HostError(
-                f"{mount.destination} in the root filesystem is not a directory",
-                pointer=f"{mount.pointer}/destination",
-            )
+        try:
+            syscalls.mkdirat(parent, name, 0o755)
+        except SyscallError as error:
+            if error.errno not in (c.EEXIST, c.EROFS, c.EACCES, c.EPERM):
+                raise
+        return syscalls.openat(parent, name, c.O_PATH | c.O_DIRECTORY | c.O_NOFOLLOW)
     except SyscallError as error:
-        if error.errno != c.ENOENT:
+        if error.errno not in (c.ENOTDIR, c.ELOOP):
             raise
+        raise HostError(
+            f"{mount.destination} in the root filesystem is not a directory",
+            pointer=f"{mount.pointer}/destination",
+        ) from None
     finally:
         syscalls.close(parent)
 

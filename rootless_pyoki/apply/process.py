@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rootless_pyoki.plan.plan import Plan, Process
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LONGEST_PASSWD = 1 << 20  # bytes of /etc/passwd that are looked at
 
 
 def set_oom_score_adj(proc: int, process: Process) -> None:
@@ -134,22 +135,33 @@ def environment(root: int, process: Process) -> list[str]:
 
 
 def _home(root: int, uid: int) -> str:
+    for line in _passwd(root).decode("utf-8", "surrogateescape").split("\n"):
+        entry = line.split(":")
+        if len(entry) >= 6 and entry[2] == str(uid) and "\0" not in entry[5]:
+            return entry[5] or "/"
+    return "/"
+
+
+def _passwd(root: int) -> bytes:
+    """The beginning of /etc/passwd, b"" where it is no file; the image may have put anything there.
+
+    Looked at before it is opened: an open can be enough to set a device off.
+    """
     try:
-        place = paths.resolve(root, "/etc/passwd", c.O_RDONLY | c.O_NONBLOCK)
+        place = paths.resolve(root, "/etc/passwd")
     except SyscallError:
-        return "/"
+        return b""
+    file = -1
     try:
         if syscalls.fstat(place).st_mode & c.S_IFMT != c.S_IFREG:
-            return "/"
-        for line in fds.read_all(place).decode("utf-8", "surrogateescape").splitlines():
-            entry = line.split(":")
-            if len(entry) >= 6 and entry[2] == str(uid):
-                return entry[5] or "/"
+            return b""
+        file = syscalls.openat(procfs.held(), f"self/fd/{place}", c.O_RDONLY)
+        return syscalls.read(file, LONGEST_PASSWD)
     except SyscallError:
-        pass
+        return b""
     finally:
+        fds.close_quietly(file)
         syscalls.close(place)
-    return "/"
 
 
 def find_executable(process: Process, env: list[str]) -> str:

@@ -34,12 +34,13 @@ _PR_SET_NAME = 15
 _SPAWN_STEPS = {1: "fchdir", 2: "open /dev/null", 3: "dup3", 4: "execve"}
 
 
-def clone(flags: int) -> int:
+def clone(flags: int, *, cgroup: int = -1) -> int:
     """clone(2) without an own stack, SIGCHLD added: the child's pid, 0 in the child.
 
     flags: CLONE_NEW*, CLONE_PARENT. The child is a whole interpreter, as after fork(2).
+    cgroup: a descriptor of the cgroup v2 directory to be born in (CLONE_INTO_CGROUP, Linux 5.7).
     """
-    return check(lib.pk_clone(flags), "clone")
+    return check(lib.pk_clone(flags, cgroup), "clone" if cgroup < 0 else "clone3")
 
 
 def unshare(flags: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rootless_pyoki import log
 from rootless_pyoki.cgroups import manager
 from rootless_pyoki.cgroups.manager import Cgroup
 from rootless_pyoki.errors import HostError, NotFoundError, StateError, SyscallError, UsageError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from rootless_pyoki.state.store import ContainerState
 
+GROUPS_REFUSED = "the container's user namespace does not allow setgroups"
 DEADLINE = 10_000  # milliseconds between SIGKILL and giving up
 
 
@@ -69,9 +71,10 @@ class Container:
             pidfd = self.pidfd()
         except StateError:
             pidfd = -1
-        if manager.frozen(cgroup):
-            manager.thaw(cgroup)
-        manager.kill(cgroup)
+        if self._settled():
+            if manager.frozen(cgroup):
+                manager.thaw(cgroup)
+            manager.kill(cgroup)
         if pidfd < 0:
             return
         try:
@@ -85,7 +88,17 @@ class Container:
             fds.close_quietly(pidfd)
 
     def remove_cgroup(self) -> None:
-        manager.remove(self.cgroup())
+        if self._settled():
+            manager.remove(self.cgroup())
+            return
+        try:
+            manager.remove(self.cgroup())
+        except HostError as error:
+            log.debug(f"{error.message}: another container's")
+
+    def _settled(self) -> bool:
+        """Did it ever live in its cgroup, since this boot? Else somebody else may by now."""
+        return self.state.pid > 0 and self.state.boot_id == procfs.boot_id()
 
     def hook_state(self, status: str) -> bytes:
         """The state as hooks read it."""
@@ -122,8 +135,11 @@ def clear_leftover(root: str | None, id: str) -> None:
         syscalls.close(place)
 
 
-def load(root: str | None, id: str, *, lock: bool = False) -> Container:
-    """The container with this id; NotFoundError `container X does not exist`."""
+def load(root: str | None, id: str, *, lock: bool = False, cut_short: bool = False) -> Container:
+    """The container with this id; NotFoundError `container X does not exist`.
+
+    cut_short: who holds the lock waits for the container's first process, perhaps for ever; end it.
+    """
     try:
         place = state_root.open_root(state_root.choose_root(root), create=False)
     except SyscallError as error:
@@ -136,12 +152,29 @@ def load(root: str | None, id: str, *, lock: bool = False) -> Container:
         syscalls.close(place)
     try:
         if lock:
-            handle.lock()
+            _lock(handle, cut_short)
         return Container(handle, handle.read())
     except BaseException:
         handle.unlock()  # or clear_leftover, which comes next, would find it taken: by us
         handle.close()
         raise
+
+
+def _lock(handle: store.Handle, cut_short: bool) -> None:
+    try:
+        handle.lock(wait=not cut_short)
+        return
+    except NotFoundError:
+        raise
+    except StateError:
+        pass
+    try:
+        pidfd = Container(handle, handle.read()).pidfd()
+        syscalls.pidfd_send_signal(pidfd, c.SIGKILL)
+        syscalls.close(pidfd)
+    except (StateError, SyscallError):
+        pass  # not born yet, or gone already
+    handle.lock()
 
 
 def matching(root: str | None, pattern: str) -> list[str]:

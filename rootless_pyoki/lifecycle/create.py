@@ -75,7 +75,9 @@ def preserved(request: Request) -> int:
 
 def _listen_fds() -> int:
     count = syscalls.environ().get("LISTEN_FDS", "")
-    return int(count) if count.isdigit() else 0
+    if not count.isascii() or not count.isdigit():
+        return 0  # as sd_listen_fds(3): not for us
+    return int(count[:10])  # more than there can be fds: refused as the hole that it is
 
 
 def _pass_listen_fds(plan: Plan) -> Plan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from rootless_pyoki import log
 from rootless_pyoki.apply import console
 from rootless_pyoki.cgroups import cgroupfs, limits, manager, tree
-from rootless_pyoki.errors import HostError, SyscallError
+from rootless_pyoki.errors import HostError, PyokiError, SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, procfs, syscalls
 from rootless_pyoki.lifecycle import container, hooks, pid_file
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rootless_pyoki.processes.main import Launched
     from rootless_pyoki.spec.bundle import Bundle
 
-GROUPS_REFUSED = "the container's user namespace does not allow setgroups"
 
 DELEGATE = "leave out --rootless=false, or run where a cgroup v2 subtree is delegated to the user"
 
@@ -60,26 +59,36 @@ class Creation:
         self.bundle = bundle
         self.preserve = preserve
         self.wants_limits = tuple((file, pointer) for file, _, pointer in plan.resources.files)
-        self.cgroup = manager.choose(
-            request.cgroup_manager,
-            systemd_cgroup=request.systemd_cgroup,
-            cgroups_path=plan.cgroups_path,
-            id=plan.id,
-            wants_limits=self.wants_limits,
-        )
-        if self.cgroup.reason:
-            log.debug(f"no cgroup: {self.cgroup.reason}")
-        if request.rootless == "false" and self.cgroup.manager == "none":
-            raise HostError(f"no cgroup can be made: {self.cgroup.reason}", hint=DELEGATE)
         self.notes = list(plan.notes)
         self.master = -1
         self.launched: Launched | None = None
-        self.state = self._first_state()
         root = state_root.open_root(state_root.choose_root(request.root), create=True)
         try:
+            # the id first: whoever has it may live in the very cgroup that we would choose
             self.handle = store.create_container(root, plan.id, sweep=container.sweep)
         finally:
             syscalls.close(root)
+        self.owns_cgroup = False
+        try:
+            self.cgroup = self._choose_cgroup()
+            self.state = self._first_state()
+        except BaseException:
+            store.remove(self.handle)
+            raise
+
+    def _choose_cgroup(self) -> manager.Cgroup:
+        chosen = manager.choose(
+            self.request.cgroup_manager,
+            systemd_cgroup=self.request.systemd_cgroup,
+            cgroups_path=self.plan.cgroups_path,
+            id=self.plan.id,
+            wants_limits=self.wants_limits,
+        )
+        if chosen.reason:
+            log.debug(f"no cgroup: {chosen.reason}")
+        if self.request.rootless == "false" and chosen.manager == "none":
+            raise HostError(f"no cgroup can be made: {chosen.reason}", hint=DELEGATE)
+        return chosen
 
     def bring_up(self, mode: int) -> Launched:
         """Up to a gate that waits, with everything recorded; undone when this raises."""
@@ -121,9 +130,10 @@ class Creation:
             except SyscallError:
                 pass
         try:
-            if self.cgroup.path:
+            if self.cgroup.path and self.owns_cgroup:  # else it may be somebody's who was faster
+                cgroupfs.kill(self.cgroup.path)
                 tree.remove(self.cgroup.path, top=self.cgroup.made)
-        except OSError as error:
+        except (OSError, PyokiError) as error:
             log.debug(f"undo: {error}")
         hooks.poststop(self.plan.hooks, self.hook_state("stopped", 0))
         store.remove(self.handle)
@@ -152,7 +162,7 @@ class Creation:
             "user_namespace": bool(flags & c.CLONE_NEWUSER),
             "uid_map": _stored(self.plan.idmap.uids) if self.plan.idmap else [],
             "gid_map": _stored(self.plan.idmap.gids) if self.plan.idmap else [],
-            "groups_refused": "" if self.plan.process.set_groups else GROUPS_REFUSED,
+            "groups_refused": "" if self.plan.process.set_groups else container.GROUPS_REFUSED,
             "own_pid_namespace": self.plan.hosts_new("pid"),
             "working_ids": [uid, gid],
             "set_groups": self.plan.process.set_groups,
@@ -205,6 +215,7 @@ class Creation:
 
     def _calls(self) -> main.Calls:
         return main.Calls(
+            cgroup=self._make_cgroup,
             settle=self._settle,
             cloned=self._cloned,
             runtime_hooks=self._runtime_hooks,
@@ -212,8 +223,12 @@ class Creation:
             console=self._console,
         )
 
-    def _settle(self, pid: int) -> None:
+    def _make_cgroup(self) -> int:
         self.cgroup = manager.create(self.cgroup, self.wants_limits)
+        self.owns_cgroup = True
+        return tree.open_cgroup(self.cgroup.path) if self.cgroup.path else -1
+
+    def _settle(self, pid: int) -> None:
         if self.cgroup.path:
             cgroupfs.attach(self.cgroup.path, pid)
 

@@ -27,7 +27,7 @@ def delete(*, root: str | None, id: str, force: bool = False, regex: bool = Fals
 
 def _delete_one(root: str | None, id: str, force: bool) -> None:
     try:
-        found = container.load(root, id, lock=True)
+        found = container.load(root, id, lock=True, cut_short=force)
     except NotFoundError:
         if not force:
             raise

@@ -61,7 +61,7 @@ def exec_process(request: Request) -> int:
 
     opened = _ends(request)
     masters: list[int] = []
-    launched = main.launch_joining(process, _target(found), opened, _calls(masters))
+    launched = main.launch_joining(process, _target(found, process), opened, _calls(masters))
     for fd in (opened.console, opened.memfd):
         fds.close_quietly(fd)
     _set_off(request, found, process, launched)
@@ -103,7 +103,7 @@ def _decide(request: Request, found: Container) -> Process:
         facts.gather({"process": wanted}),
         uids=_ranges(found.extras.get("uid_map")),
         gids=_ranges(found.extras.get("gid_map")),
-        groups_refused=str(found.extras.get("groups_refused", "")),
+        groups_refused=_groups_refused(found),
         own_user_namespace=bool(found.extras.get("user_namespace")),
         pointer=pointer,
     )
@@ -114,6 +114,18 @@ def _decide(request: Request, found: Container) -> Process:
     if request.console_socket and not process.terminal:
         raise UsageError("cannot use console socket if pyoki will not allocate tty")
     return process
+
+
+def _groups_refused(found: Container) -> str:
+    """Why setgroups(2) is denied in there, "" if it is not; a joined user namespace is asked anew."""
+    refused = str(found.extras.get("groups_refused", ""))
+    if refused or found.extras.get("uid_map") or not found.extras.get("user_namespace"):
+        return refused
+    try:
+        allowed = procfs.read(found.state.pid, "setgroups").strip() == b"allow"
+    except SyscallError:
+        return ""  # it has just ended: found out below
+    return "" if allowed else container.GROUPS_REFUSED
 
 
 def _ranges(stored: Any) -> tuple[IdRange, ...] | None:
@@ -191,7 +203,7 @@ def _ends(request: Request) -> Ends:
     )
 
 
-def _target(found: Container) -> Target:
+def _target(found: Container, process: Process) -> Target:
     """Which namespaces are not our own; the pidfd is proven to be the container's."""
     pidfd = found.pidfd()
     flags = 0
@@ -210,7 +222,7 @@ def _target(found: Container) -> Target:
         uid=uid,
         gid=gid,
         rootless=bool(flags & c.CLONE_NEWUSER),
-        set_groups=bool(found.extras.get("set_groups")),
+        set_groups=process.set_groups,
     )
 
 
@@ -225,6 +237,7 @@ def _namespace(proc: int, pid: str, name: str) -> str:
 
 def _calls(masters: list[int]) -> main.Calls:
     return main.Calls(
+        cgroup=lambda: -1,  # after READY: none of our Python runs in there
         settle=_nothing,
         cloned=_nothing,
         runtime_hooks=_nothing,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless_pyoki.cgroups import cgroupfs, tree
-from rootless_pyoki.errors import UsageError
+from rootless_pyoki.errors import NotFoundError, UsageError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.lifecycle import create, foreground, hooks
@@ -60,7 +60,10 @@ def _set_off(creation: Creation, launched: Launched) -> None:
 
 def _clear(creation: Creation) -> None:
     """The program has ended: nothing of the container stays."""
-    creation.handle.lock()
+    try:
+        creation.handle.lock()
+    except NotFoundError:
+        return  # `delete --force` was what ended it, and has cleared up
     if creation.cgroup.path:
         cgroupfs.kill(creation.cgroup.path)
         tree.remove(creation.cgroup.path, top=creation.cgroup.made)

@@ -45,7 +45,9 @@ def _member(raw: bytes, name: str) -> object:
     """The value of a member, by its name alone: what stands around it may be damaged."""
     _, found, rest = raw.partition(b'"%s":' % name.encode())
     rest = rest.lstrip()
-    end = rest.find(b'"', 1) + 1 if rest[:1] == b'"' else len(rest) - len(rest.lstrip(b"0123456789"))
+    end = (
+        rest.find(b'"', 1) + 1 if rest[:1] == b'"' else len(rest) - len(rest.lstrip(b"0123456789"))
+    )
     try:
         return json.loads(rest[:end]) if found else None
     except ValueError:

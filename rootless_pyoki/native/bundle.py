@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, cast
 from rootless_pyoki.cli.grammar import VERBS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from types import CodeType
 
     Imports = dict[str, list[str]]  # module -> what it imports of ours
@@ -95,7 +95,7 @@ def compile_source(source: bytes, name: str) -> CodeType:
     return cast("CodeType", compile(tree, name, "exec", flags=flags, dont_inherit=True, optimize=2))
 
 
-def imports_of(body: Iterable[ast.AST], known: Iterable[str]) -> Iterator[str]:
+def imports_of(body: Iterable[ast.AST], known: Collection[str]) -> Iterator[str]:
     """The known modules that statements import when they are executed, those for the type checker
     and those in functions left out.
     """
@@ -114,7 +114,7 @@ def imports_of(body: Iterable[ast.AST], known: Iterable[str]) -> Iterator[str]:
             yield from imports_of(ast.iter_child_nodes(node), known)
 
 
-def late_imports_of(tree: ast.AST, known: Iterable[str]) -> Iterator[str]:
+def late_imports_of(tree: ast.AST, known: Collection[str]) -> Iterator[str]:
     """The known modules that functions import when they are called."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
@@ -146,7 +146,8 @@ def divide(imports: Imports, late: Imports) -> list[list[str]]:
     """
     verbs = {}
     for name, verb in VERBS.items():
-        starts = [f"{NAME}.{each.partition(':')[0]}" for each in (verb.target, verb.request) if each]
+        named = [target.partition(":")[0] for target in (verb.target, verb.request) if target]
+        starts = [f"{NAME}.{module}" for module in named]
         if starts[0].startswith(f"{NAME}.cli."):  # shows what a function of lifecycle returns
             starts += [name for name in late[starts[0]] if ".lifecycle." in name]
         verbs[name] = closure([f"{NAME}.cli.entry", *starts], imports)
@@ -154,7 +155,7 @@ def divide(imports: Imports, late: Imports) -> list[list[str]]:
     users = {name: [verb for verb, loaded in verbs.items() if name in loaded] for name in imports}
     sections: dict[tuple[object, ...], list[str]] = {}
     for name in imports:
-        alike = [head for head in sorted(heads) if name in heads[head] and users[head] == users[name]]
+        alike = [head for head in heads if name in heads[head] and users[head] == users[name]]
         for_all = len(users[name]) == len(verbs)
         sections.setdefault((*users[name], *([] if for_all else alike)), []).append(name)
     return list(sections.values())

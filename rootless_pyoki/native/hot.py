@@ -57,7 +57,7 @@ class Bundle:
             self.go_slow()
         found = [pread(file, size, offset) for offset, size in parts]
         close(file)
-        if not all([part.endswith(self.stamp) for part in found]):
+        if not all(part.endswith(self.stamp) for part in found):
             self.go_slow()  # another build's
         return found
 

@@ -43,6 +43,9 @@
 #define SYS_fsconfig 431
 #define SYS_fsmount 432
 #endif
+#ifndef SYS_clone3
+#define SYS_clone3 435
+#endif
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
@@ -60,6 +63,7 @@
 #endif
 
 #define KERNEL_SIGSET 8 /* bytes; 64 signals on both architectures */
+#define INTO_CGROUP 0x200000000ULL /* CLONE_INTO_CGROUP, Linux 5.7 */
 #define MAX_FDS 253     /* SCM_MAX_FD */
 
 static long result(long value)
@@ -69,14 +73,18 @@ static long result(long value)
 
 /* ---- processes ---- */
 
-/* fork(2) with namespaces. cffi gave the GIL away: take it back, so that the child finds the
- * interpreter as PyOS_AfterFork_Child wants it. tls and child_tid, whose order differs between
- * architectures, are zero. */
-long pk_clone(unsigned long flags)
+/* fork(2) with namespaces, and into a cgroup if that is a descriptor. cffi gave the GIL away: take
+ * it back, so that the child finds the interpreter as PyOS_AfterFork_Child wants it. tls and
+ * child_tid, whose order differs between architectures, are zero. */
+long pk_clone(unsigned long flags, int cgroup)
 {
+    struct { /* clone_args of <linux/sched.h>, which may be older than the last members */
+        uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack[2], tls, tids[2], cgroup;
+    } into = {.flags = flags | INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)cgroup};
     PyGILState_STATE gil = PyGILState_Ensure();
     PyOS_BeforeFork();
-    long pid = syscall(SYS_clone, flags | SIGCHLD, 0UL, 0UL, 0UL, 0UL);
+    long pid = cgroup < 0 ? syscall(SYS_clone, flags | SIGCHLD, 0UL, 0UL, 0UL, 0UL)
+                          : syscall(SYS_clone3, &into, sizeof into);
     int error = errno;
     if (pid == 0)
         PyOS_AfterFork_Child();

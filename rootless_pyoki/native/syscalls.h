@@ -2,7 +2,7 @@
  * Every function returns a result >= 0, or -errno. Nothing here keeps state. */
 
 /* processes */
-long pk_clone(unsigned long flags);
+long pk_clone(unsigned long flags, int cgroup);
 int pk_unshare(int flags);
 int pk_setns(int fd, int nstype);
 int pk_prlimit(int pid, int resource, const uint64_t *limits, uint64_t *old);

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 FRAME = 128 << 10  # bytes; the largest frame is an error with its notes
+LONGEST = 1024  # characters of a message or a note; JSON makes at most twelve bytes of one
+MOST_NOTES = 4
 
 
 class Gone(Exception):
@@ -79,7 +81,15 @@ def describe_error(error: BaseException, process: str) -> dict[str, Any]:
     }
     if not isinstance(error, (PyokiError, OSError)):
         body["message"] = f"internal error: {type(error).__name__}: {error}"
+    for key in ("message", "pointer", "hint"):
+        body[key] = _shorten(body[key])
+    body["notes"] = [_shorten(note) for note in notes[:MOST_NOTES]]
     return body
+
+
+def _shorten(text: str) -> str:
+    """So that the frame holds it: config.json may name a program or a path of any length."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def raise_failure(body: dict[str, Any]) -> None:

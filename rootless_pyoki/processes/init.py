@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rootless_pyoki.apply import console, devices, hooks, mounts, process, rootfs
+from rootless_pyoki.errors import SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import json, syscalls
 from rootless_pyoki.plan.plan import Capabilities
@@ -128,4 +129,11 @@ def become_gate(
         state=_state(plan, 1) if plan and start_hooks else b"",
         deadline_ms=CLIENT_DEADLINE,
     )
-    gate.become(ends.memfd, record, program.args, env)
+    try:
+        gate.become(ends.memfd, record, program.args, env)
+    except SyscallError as error:
+        if error.errno != c.E2BIG:
+            raise
+        raise from_oserror(
+            error, "pass args and env to the program", pointer=f"{program.pointer}/args"
+        ) from None

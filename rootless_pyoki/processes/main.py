@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class Calls(Record):
     """What main calls back for."""
 
+    cgroup: Callable[[], int]  # the container's cgroup, made and opened; -1: settle alone knows
     settle: Callable[[int], None]  # move this pid into the container's cgroup
     cloned: Callable[[int], None]  # init has this pid: remember it
     runtime_hooks: Callable[[int], None]  # prestart and createRuntime hooks, with init's pid
@@ -48,8 +49,23 @@ class Birth:
         self.calls = calls
         self.sequence = protocol.Sequence()
         self.first = 0  # the process that main cloned itself
+        self.settled = False  # it is in its cgroup already
         self.pid = 0  # the one that becomes the program
         self.reaped: dict[int, int] = {}
+
+    def clone_into(self, cgroup: int) -> int:
+        """As clone(2), for the first process: born in this cgroup where the kernel can do that.
+
+        A move into it would wait for an RCU grace period, 5 to 30 ms.
+        """
+        try:
+            self.first = syscalls.clone(0, cgroup=cgroup)
+            self.settled = cgroup >= 0
+        except SyscallError:
+            if cgroup < 0:
+                raise
+            self.first = syscalls.clone(0)  # an old kernel; or a refusal, which settle will explain
+        return self.first
 
     def abandon(self) -> None:
         """Kill and reap whatever was born; pids are our own children's, so none can be another's."""
@@ -73,9 +89,10 @@ def launch(plan: Plan, ends: Ends, calls: Calls) -> Launched:
     b_main, b_child = channel.pair()
     _prepare(ends)
     birth = Birth(calls)
-    birth.first = syscalls.clone(0)
-    if not birth.first:
+    cgroup = calls.cgroup()
+    if not birth.clone_into(cgroup):
         intermediate.start(plan, ends, a_child, b_child)
+    fds.close_quietly(cgroup)
     syscalls.close(a_child)
     syscalls.close(b_child)
     if not plan.hosts_new("pid"):
@@ -135,7 +152,10 @@ def _serve(birth: Birth, plan: Plan | None, ends: Ends, channels: list[int]) -> 
                 continue
             if birth.sequence.accept(kind) == protocol.READY:
                 return
-            _answer(birth, plan, ends, fd, kind, body, handed)
+            try:
+                _answer(birth, plan, ends, fd, kind, body, handed)
+            except channel.Gone:
+                raise _silent(birth) from None
 
 
 def _answer(
@@ -144,7 +164,8 @@ def _answer(
     if kind == protocol.ENTERED and plan is not None:
         if plan.idmap is not None:
             idmap.write_maps(ends.proc, birth.first, plan.idmap)
-        birth.calls.settle(birth.first)
+        if not birth.settled:
+            birth.calls.settle(birth.first)
         channel.send(fd, protocol.SETTLED)
     elif kind == protocol.INIT:
         birth.pid = body["pid"]

@@ -113,7 +113,7 @@ def open_root(path: str, *, create: bool) -> int:
         fd = _make(path)
     found = syscalls.fstat(fd)
     euid = syscalls.geteuid()
-    if found.st_uid != euid and euid != 0:
+    if found.st_uid != euid and (euid != 0 or not procfs.in_initial_user_namespace()):
         syscalls.close(fd)
         raise HostError(f"{path} belongs to uid {found.st_uid}, not to us", hint=_CHOOSE)
     if found.st_mode & 0o022:
@@ -152,16 +152,16 @@ def _make(path: str) -> int:
     return fd
 
 
-def _make_directories(path: str) -> bool:
-    """Whether the last directory was made by us."""
+def _make_directories(path: str, *, again: bool = False) -> bool:
+    """Whether the last directory was made by us. again: its parent is there."""
     parent = path.rpartition("/")[0]
     try:
         syscalls.mkdirat(c.AT_FDCWD, path, 0o700)
     except SyscallError as error:
         if error.errno == c.EEXIST:
             return False
-        if error.errno != c.ENOENT or not parent:
+        if error.errno != c.ENOENT or not parent or again:  # procfs says ENOENT to every mkdir
             raise
         _make_directories(parent)
-        return _make_directories(path)
+        return _make_directories(path, again=True)
     return True

@@ -19,17 +19,15 @@ def status(
 ) -> str:
     """ "creating", "created", "running", "paused" or "stopped".
 
-    frozen: whether the container's cgroup is; asked only of a container that was started.
+    frozen: whether the container's cgroup is; asked only of a container that lives.
     """
     if state.phase == "creating":
         return "creating" if creator_alive(state) or alive(state) else "stopped"
     if not alive(state):
         return "stopped"
-    if waiting(handle):
-        return "created"
     if frozen is not None and frozen():
-        return "paused"
-    return "running"
+        return "paused"  # also what was not started yet: `start` would wait for ever
+    return "created" if waiting(handle) else "running"
 
 
 def alive(state: ContainerState) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.apply import kernels
 from tests.apply.conftest import Preexec
 from tests.apply.mountinfo import Mounted, parse
 from tests.support.bundles import Bundle
@@ -142,6 +144,18 @@ def test_default_mounts(runtime: Runtime, bundle: Bundle, identifier: str, kerne
     assert seen["/sys/firmware"].kind == "tmpfs" and "ro" in seen["/sys/firmware"].options
     outside = [m for m in seen.values() if m.point.startswith(("/oldroot", "/work", "/home/dev"))]
     assert not outside
+
+
+def test_an_outer_profile_that_says_eperm(
+    runtime: Runtime, bundle: Bundle, identifier: str
+) -> None:
+    """Older container engines answer EPERM, not ENOSYS, to calls that their profile does not know."""
+    calls = {number for numbers in kernels.KERNELS.values() for number in numbers}
+    add(bundle, tmpfs("/x", "ro", "nosuid"), bind("/sys", "/all", "rbind", "rro"))
+    refused = kernels.refuse(tuple(sorted(calls)), errno.EPERM)
+    seen = mounted(runtime.run(identifier, bundle.path, preexec=refused))
+    assert {"ro", "nosuid"} <= seen["/x"].options and "ro" in seen["/all"].options
+    assert seen["/proc"].kind == "proc" and "ro" in seen["/proc/sys"].options
 
 
 def test_binds(runtime: Runtime, bundle: Bundle, identifier: str, kernel: Preexec) -> None:

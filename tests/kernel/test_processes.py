@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import resource
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +80,37 @@ def test_clone_with_a_new_namespace(in_child: InChild) -> None:
     """Namespace flags reach the kernel: the child of a new pid namespace is pid 1."""
     pid = in_child(os.getpid, constants.CLONE_NEWUSER | constants.CLONE_NEWPID)
     assert pid == 1
+
+
+def test_clone_into_a_cgroup(v2: Path) -> None:
+    """The child is born there; what is no cgroup is refused, and nobody is born."""
+    place = v2 / f"born-{os.getpid()}"
+    place.mkdir()
+    try:
+        with os_directory(place) as fd:
+            pid = syscalls.clone(0, cgroup=fd)
+            if pid == 0:
+                signal.pause()
+                os._exit(0)
+        try:
+            assert (place / "cgroup.procs").read_text().split() == [str(pid)]
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            syscalls.waitpid(pid)
+    finally:
+        place.rmdir()
+    with os_directory(Path("/")) as fd, pytest.raises(SyscallError, match="clone3") as raised:
+        syscalls.clone(0, cgroup=fd)
+    assert raised.value.errno
+
+
+@contextlib.contextmanager
+def os_directory(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def test_clone_error_is_raised_in_the_parent() -> None:

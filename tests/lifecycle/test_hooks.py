@@ -80,13 +80,12 @@ def test_the_pid_is_the_containers(
 ) -> None:
     """createRuntime hooks set up networks through /proc/PID/ns: the pid must be right by then."""
     bundle = make_bundle()
-    bundle.config["hooks"] = {
-        "createRuntime": [
-            shell(
-                f"cat > {tmp_path}/told; P=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' {tmp_path}/told); readlink /proc/$P/ns/net > {tmp_path}/net; readlink /proc/$P/root > {tmp_path}/root"
-            )
-        ]
-    }
+    told = tmp_path / "told"
+    script = (
+        f"cat > {told}; P=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' {told});"
+        f"readlink /proc/$P/ns/net > {tmp_path}/net; readlink /proc/$P/root > {tmp_path}/root"
+    )
+    bundle.config["hooks"] = {"createRuntime": [shell(script)]}
     runtime.create(identifier, bundle.write().path).ok()
     pid = runtime.state(identifier)["pid"]
     state = json.loads((tmp_path / "told").read_text())

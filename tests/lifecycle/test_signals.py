@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +61,8 @@ def test_all(manager: Runtime, make_bundle: Make, identifier: str) -> None:
     bundle = make_bundle(
         "sh",
         "-c",
-        "for n in 1 2; do (trap 'echo $n >> /tmp/got; exit' USR1; touch /tmp/up$n; while :; do sleep 0.02; done) & done;"
+        "for n in 1 2; do (trap 'echo $n >> /tmp/got; exit' USR1; touch /tmp/up$n;"
+        " while :; do sleep 0.02; done) & done;"
         "trap 'echo 0 >> /tmp/got' USR1; touch /tmp/up; while :; do sleep 0.02; done",
     )
     bundle.without_namespace("cgroup")

@@ -53,6 +53,20 @@ def test_no_bundle(installed: Path, tmp_path: Path) -> None:
         shutil.move(tmp_path / "pyoki.pyc", bundle)
 
 
+@pytest.mark.parametrize("content", [None, b"", b"another build's"])
+def test_code_of_another_build(installed: Path, tmp_path: Path, content: bytes | None) -> None:
+    """An importer whose file of modules is gone, or not its own, goes the slow way."""
+    code = (installed / BUNDLE).with_suffix(".code")
+    shutil.move(code, tmp_path / "away")
+    try:
+        if content is not None:
+            code.write_bytes(content)
+        assert version_of(installed / "bin/pyoki") == VERSION
+        assert not is_hot(installed / "bin/pyoki", installed / SITE / "rootless_pyoki")
+    finally:
+        shutil.move(tmp_path / "away", code)
+
+
 @pytest.mark.parametrize("missing", ["rootless_pyoki/native/_syscalls", "_cffi_backend"])
 def test_useless_extension(installed: Path, tmp_path: Path, missing: str) -> None:
     """A bundle that cannot load an extension hands over to the slow way, which says why."""

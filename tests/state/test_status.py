@@ -51,7 +51,8 @@ def test_a_held_gate_lock_means_created(handle: store.Handle, sleeper: int, tmp_
     state = state_of(sleeper)
     with (tmp_path / "c1" / "gate.lock").open("w") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)
-        assert status.status(handle, state, frozen=lambda: True) == "created"
+        assert status.status(handle, state, frozen=lambda: False) == "created"
+        assert status.status(handle, state, frozen=lambda: True) == "paused"
     assert status.status(handle, state) == "running"
 
 
