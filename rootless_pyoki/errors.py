@@ -44,6 +44,8 @@ class PyokiError(Exception):
     """Base of all that a user is told."""
 
     exit_code = EXIT_FAILURE
+    call = ""  # the system call that failed, where one did
+    filename = ""  # and what it was called on
 
     def __init__(
         self,
@@ -95,4 +97,7 @@ class ChildError(PyokiError):
 
 def from_oserror(error: OSError, doing: str, *, pointer: str = "", hint: str = "") -> PyokiError:
     """The user's form of a failed call: `doing: call path: reason (ERRNO)`."""
-    return PyokiError(f"{doing}: {error}", pointer=pointer, errno=error.errno or 0, hint=hint)
+    told = PyokiError(f"{doing}: {error}", pointer=pointer, errno=error.errno or 0, hint=hint)
+    told.call = getattr(error, "call", "")
+    told.filename = str(error.filename or "")
+    return told

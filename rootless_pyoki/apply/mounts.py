@@ -235,8 +235,8 @@ def _explain(mount: Mount, error: SyscallError) -> PyokiError:
     hint = ""
     if mount.kind == "proc" and error.errno == c.EPERM:
         hint = (
-            "the kernel refuses a new proc where parts of /proc are covered (a container around this "
-            "one): uncover them outside, or bind /proc with type bind"
+            "a new proc needs a pid namespace of the container's own, and no part of /proc covered "
+            "around us (by an outer container); else bind /proc with type bind"
         )
     elif mount.kind == "sysfs" and error.errno == c.EPERM:
         hint = "sysfs needs a network namespace of our own; bind the host's /sys instead"

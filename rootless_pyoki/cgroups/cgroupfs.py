@@ -23,7 +23,6 @@ __all__ = [
     "delegate",
     "enable",
     "freeze",
-    "frozen",
     "kill",
     "processes",
     "remove",
@@ -84,20 +83,6 @@ def _set_frozen(path: str, frozen: bool, timeout: float) -> None:
             verb = "freeze" if frozen else "thaw"
             message = f"{verb} cgroup {path}: not done after {timeout:g} s"
             raise HostError(message, errno=e.ETIMEDOUT)
-    finally:
-        fds.close_quietly(fd)
-
-
-def frozen(path: str) -> bool:
-    """Whether the cgroup stands still now; False when it is gone."""
-    try:
-        fd = tree.open_cgroup(path)
-    except SyscallError as error:
-        if error.errno in (e.ENOENT, e.ENODEV, e.ENOTDIR):
-            return False
-        raise
-    try:
-        return "frozen 1" in tree.events(fd)
     finally:
         fds.close_quietly(fd)
 

@@ -39,7 +39,7 @@ def choose(
         raise UnsupportedError(
             "the systemd cgroup manager is not there yet",
             hint="leave out --systemd-cgroup: a delegated cgroup v2 tree is used directly",
-            id="cgroup-systemd",
+            id="CG-SYSTEMD",
         )
     mount = find_mount()
     if not mount:
@@ -186,7 +186,7 @@ def _require_controllers(mount: str, path: str, wants_limits: tuple[tuple[str, s
                 f"(available: {' '.join(have) or 'none'})",
                 pointer=pointer,
                 hint=limits.DELEGATION_HINT,
-                id="cgroup-controller",
+                id="CG-CTRL",
             )
 
 
@@ -212,5 +212,5 @@ def _without(reason: str, wants_limits: tuple[tuple[str, str], ...]) -> Cgroup:
         f"and none can be made: {reason}",
         pointer=pointer,
         hint=limits.DELEGATION_HINT,
-        id="cgroup-controller",
+        id="CG-CTRL",
     )

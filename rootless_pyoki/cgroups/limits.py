@@ -57,7 +57,7 @@ def enable(path: str, mount: str, wanted: dict[str, str]) -> None:
                 f"cgroup {path} lacks the {name} controller: {reason}",
                 pointer=pointer,
                 hint=DELEGATION_HINT,
-                id="cgroup-controller",
+                id="CG-CTRL",
             )
 
 

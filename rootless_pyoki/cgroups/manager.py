@@ -1,10 +1,13 @@
 """A container's cgroup, whoever manages it: every verb speaks to this file.
 
-What is needed is imported when it is called: `state` asks for `frozen` only.
+What is needed is imported when it is called: `state` asks for `frozen` only, which lies here.
 """
 
 from __future__ import annotations
 
+from rootless_pyoki.errors import HostError, SyscallError
+from rootless_pyoki.kernel import constants as c
+from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.record import Record
 
 
@@ -87,12 +90,21 @@ def thaw(cgroup: Cgroup) -> None:
 
 
 def frozen(cgroup: Cgroup) -> bool:
-    """Whether it stands still; False without a cgroup."""
+    """Whether it stands still; False without a cgroup, and when it is gone."""
     if not cgroup.path:
         return False
-    from rootless_pyoki.cgroups import cgroupfs
-
-    return cgroupfs.frozen(cgroup.path)
+    fd = -1
+    try:
+        fd = syscalls.openat(c.AT_FDCWD, f"{cgroup.path}/cgroup.events", c.O_RDONLY | c.O_NOFOLLOW)
+        if syscalls.fstatfs(fd).type != c.CGROUP2_SUPER_MAGIC:
+            raise HostError(f"open cgroup {cgroup.path}: not in a cgroup v2 filesystem")
+        return b"frozen 1" in fds.read_record(fd)
+    except SyscallError as error:
+        if error.errno in (c.ENOENT, c.ENODEV, c.ENOTDIR):
+            return False
+        raise
+    finally:
+        fds.close_quietly(fd)
 
 
 def kill(cgroup: Cgroup) -> None:

@@ -49,7 +49,7 @@ OPTION_HELP: dict[str | tuple[str, str], str] = {
     "debug": "Log what is done, step by step.",
     "systemd_cgroup": "Let systemd make the container's cgroup.",
     "cgroup_manager": "Who makes the container's cgroup.",
-    "rootless": "Accepted for runc's callers: what is possible is found out, not told.",
+    "rootless": "false: a container that gets no cgroup is an error",
     "criu": "Accepted for old callers, without effect.",
     "version": "Print the version.",
     "bundle": "Directory with config.json (default: the current one).",

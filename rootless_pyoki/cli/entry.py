@@ -187,8 +187,10 @@ def _hint_of(error: BaseException) -> tuple[str, str]:
     """The hint and its name; from the failed call where the error itself has none."""
     if isinstance(error, PyokiError) and error.hint:
         return error.hint, error.id
-    failed = error if isinstance(error, OSError) else error.__cause__
-    if isinstance(failed, OSError) and failed.errno:
+    failed = error
+    if not getattr(error, "call", "") and isinstance(error.__cause__, OSError):
+        failed = error.__cause__
+    if isinstance(failed, (OSError, PyokiError)) and failed.errno:
         from rootless_pyoki.host import hints
 
         found = hints.find(getattr(failed, "call", ""), failed.errno, str(failed.filename or ""))

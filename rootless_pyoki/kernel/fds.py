@@ -16,6 +16,7 @@ from rootless_pyoki.kernel.constants import (
 )
 
 CHUNK = 1 << 16
+RECORD = 1 << 14  # more than the files hold that read_record is for
 
 
 def close_quietly(fd: int) -> None:
@@ -35,11 +36,25 @@ def read_all(fd: int) -> bytes:
     return b"".join(chunks)
 
 
-def read_file(dirfd: int, path: str) -> bytes:
-    """The whole file; raises SyscallError naming the path."""
-    fd = syscalls.openat(dirfd, path, O_RDONLY)
+def read_record(fd: int) -> bytes:
+    """From the current offset to the end, which a short read tells: one call instead of two.
+
+    For regular files (read(3p): fewer bytes than asked for are the last ones), and for those of
+    procfs, sysctl and cgroupfs that the kernel writes in one go: stat, boot_id, cgroup.events. Not
+    for files of many records (mountinfo, uid_map, cgroup.procs): a read of these stops where the
+    next record did not fit into the kernel's buffer.
+    """
+    chunks = [syscalls.read(fd, RECORD)]
+    while len(chunks[-1]) == RECORD:
+        chunks.append(syscalls.read(fd, RECORD))
+    return b"".join(chunks)
+
+
+def read_file(dirfd: int, path: str, *, record: bool = False, flags: int = 0) -> bytes:
+    """The whole file; raises SyscallError naming the path. record: it is one for read_record."""
+    fd = syscalls.openat(dirfd, path, O_RDONLY | flags)
     try:
-        return read_all(fd)
+        return read_record(fd) if record else read_all(fd)
     except SyscallError as error:
         error.filename = path
         raise

@@ -19,11 +19,13 @@ from rootless_pyoki.kernel.constants import (
     PROC_SUPER_MAGIC,
     RESOLVE_BENEATH,
     RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_XDEV,
 )
 
 _ROOT_INODE = 1
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO of linux/proc_ns.h
 _held = -1
+_boot_id = ""
 
 
 def open_proc(path: str = "/proc", dirfd: int = AT_FDCWD) -> int:
@@ -46,16 +48,19 @@ def held() -> int:
 def open_beneath(proc_fd: int, path: str, flags: int) -> int:
     """Open what lies in this procfs; `self` is followed, other links are not.
 
-    Raises SyscallError: EXDEV when the file belongs to another filesystem, ELOOP for links.
+    Raises SyscallError: EXDEV when something is mounted over the file (over /proc/sys a procfs may
+    be: engines make it read-only so), ELOOP for links.
     """
+    beneath = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
     try:
-        fd = syscalls.openat2(
-            proc_fd, path, flags | O_NOFOLLOW, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
-        )
+        return syscalls.openat2(proc_fd, path, flags | O_NOFOLLOW, 0, beneath | RESOLVE_NO_XDEV)
     except SyscallError as error:
-        if error.errno not in (ENOSYS, EPERM):
+        if error.errno == EXDEV and path.startswith("sys/"):
+            fd = syscalls.openat2(proc_fd, path, flags | O_NOFOLLOW, 0, beneath)
+        elif error.errno in (ENOSYS, EPERM):
+            fd = _walk(proc_fd, path, flags)
+        else:
             raise
-        fd = _walk(proc_fd, path, flags)
     if syscalls.fstatfs(fd).type != PROC_SUPER_MAGIC:
         syscalls.close(fd)
         raise SyscallError(EXDEV, "not a file of procfs", "openat", path)
@@ -86,11 +91,11 @@ def read(pid: int | str, name: str) -> bytes:
     return read_path(held(), f"{pid}/{name}")
 
 
-def read_path(proc_fd: int, path: str) -> bytes:
-    """The content of a file below this procfs."""
+def read_path(proc_fd: int, path: str, *, record: bool = False) -> bytes:
+    """The content of a file below this procfs. record: it is one for fds.read_record."""
     fd = open_beneath(proc_fd, path, O_RDONLY)
     try:
-        return fds.read_all(fd)
+        return fds.read_record(fd) if record else fds.read_all(fd)
     except SyscallError as error:
         error.filename = f"/proc/{path}"
         raise
@@ -116,7 +121,7 @@ def start_time(pid: int) -> int | None:
     None when there is no such process any more, or only its zombie.
     """
     try:
-        stat = read(pid, "stat")
+        stat = read_path(held(), f"{pid}/stat", record=True)
     except SyscallError as error:
         if error.errno in (ENOENT, ESRCH):
             return None
@@ -132,5 +137,9 @@ def in_initial_user_namespace() -> bool:
 
 
 def boot_id() -> str:
-    """random(4): a UUID that changes with each boot."""
-    return read_path(held(), "sys/kernel/random/boot_id").decode("ascii").strip()
+    """random(4): a UUID that changes with each boot; so it is read once."""
+    global _boot_id
+    if not _boot_id:
+        text = read_path(held(), "sys/kernel/random/boot_id", record=True)
+        _boot_id = text.decode("ascii").strip()
+    return _boot_id

@@ -56,7 +56,7 @@ class Container:
         except SyscallError:
             raise StateError(f"container {self.id}: container not running") from None
         # opened first, checked then: the pid cannot pass to another process in between
-        if procfs.start_time(self.state.pid) != self.state.start_time:
+        if not self.alive():
             fds.close_quietly(pidfd)
             raise StateError(f"container {self.id}: container not running")
         return pidfd
@@ -80,7 +80,10 @@ class Container:
         try:
             syscalls.pidfd_send_signal(pidfd, c.SIGKILL)
             if not syscalls.poll([(pidfd, c.POLLIN)], DEADLINE):
-                raise HostError(f"process {self.state.pid} of container {self.id} survives SIGKILL")
+                raise HostError(
+                    f"process {self.state.pid} of container {self.id} survives SIGKILL",
+                    hint="does the caller of an exec owe its process a wait? pid_namespaces(7)",
+                )
         except SyscallError as error:
             if error.errno != c.ESRCH:
                 raise

@@ -96,9 +96,11 @@ class Creation:
             self.handle.write(self.state)
             self.handle.write_config(self.bundle.raw)
             ends = self._ends(mode)
-            self.launched = main.launch(self.plan, ends, self._calls())
-            for fd in (ends.lock, ends.socket, ends.console, ends.memfd):
-                fds.close_quietly(fd)
+            try:
+                self.launched = main.launch(self.plan, ends, self._calls())
+            finally:  # also where they were too many: undo() needs some
+                for fd in (ends.lock, ends.socket, ends.console, ends.memfd):
+                    fds.close_quietly(fd)
             if self.cgroup.path:
                 limits.apply(self.cgroup.path, self.plan.resources.files)
             main.limit(self.launched, self.plan.process)

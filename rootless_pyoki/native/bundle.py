@@ -1,9 +1,10 @@
 """Makes the hot bundle: the code objects of every module that a hot verb needs, in two files.
 
-pyoki.pyc     the importer, hot.py: started by `python -I -S pyoki.pyc argv...`. Small, for CPython
-              looks for a zip archive in it and reads it before it runs it.
+pyoki.pyc     the importer, hot.py, which the launcher's bootstrap reads in one piece. It knows what
+              parts of pyoki.code each verb needs.
 pyoki.code    the index, with the code objects that every verb needs; then sections: marshalled
-              dicts, module name -> code object, read when the first of their modules is imported.
+              dicts, module name -> code object. What the verb needs is read at once, the others
+              when the first of their modules is imported.
 
 Modules that the same verbs need lie in one section, so that a verb reads and unmarshals what it
 uses in a few strokes, and nothing else.
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parent.parent
 NAME = PACKAGE.name
 SMALL = 1024  # bytes: a section of its own would cost more than reading it with the index
+
+# What a verb imports in functions that are called each time: module names below the package.
+ALSO = {"delete": ("cgroups.cgroupfs", "cgroups.tree")}
 
 # What humans, not callers, need (and what only the build needs): left to the slow way in.
 COLD = (
@@ -140,17 +144,26 @@ def require_no_circles(imports: Imports) -> None:
             raise ValueError(f"{name} imports itself in a circle")
 
 
-def divide(imports: Imports, late: Imports) -> list[list[str]]:
-    """The sections, the one that all verbs need first: modules that exactly the same verbs load at
-    once, and among these the same imports in functions, which other verbs may meet.
-    """
+def loaded_by_verbs(imports: Imports, late: Imports) -> dict[str, set[str]]:
+    """Verb -> the modules that it loads in any case."""
     verbs = {}
     for name, verb in VERBS.items():
         named = [target.partition(":")[0] for target in (verb.target, verb.request) if target]
         starts = [f"{NAME}.{module}" for module in named]
         if starts[0].startswith(f"{NAME}.cli."):  # shows what a function of lifecycle returns
             starts += [name for name in late[starts[0]] if ".lifecycle." in name]
+        starts += [f"{NAME}.{module}" for module in ALSO.get(name, ())]
         verbs[name] = closure([f"{NAME}.cli.entry", *starts], imports)
+    return verbs
+
+
+def divide(imports: Imports, late: Imports, verbs: dict[str, set[str]]) -> list[list[str]]:
+    """The sections: modules that exactly the same verbs load at once, and among these the same
+    imports in functions, which other verbs may meet.
+
+    What all verbs need comes first, then what `state` needs, with which callers ask again and
+    again, then what most verbs need: neighbours are read in one stroke.
+    """
     heads = {name: closure([name], imports) for names in late.values() for name in names}
     users = {name: [verb for verb, loaded in verbs.items() if name in loaded] for name in imports}
     sections: dict[tuple[object, ...], list[str]] = {}
@@ -158,7 +171,12 @@ def divide(imports: Imports, late: Imports) -> list[list[str]]:
         alike = [head for head in heads if name in heads[head] and users[head] == users[name]]
         for_all = len(users[name]) == len(verbs)
         sections.setdefault((*users[name], *([] if for_all else alike)), []).append(name)
-    return list(sections.values())
+
+    def rank(names: list[str]) -> tuple[bool, int]:
+        found = users[names[0]]
+        return "state" not in found, -len(found)
+
+    return sorted(sections.values(), key=rank)
 
 
 def make(package: Path = PACKAGE, generated: dict[str, str] | None = None) -> dict[str, bytes]:
@@ -177,26 +195,31 @@ def make(package: Path = PACKAGE, generated: dict[str, str] | None = None) -> di
     codes = {name: compile_source(sources[name], files[name].as_posix()) for name in sources}
 
     require_no_circles(imports)
-    common, *sections = divide(imports, late)
+    verbs = loaded_by_verbs(imports, late)
+    common, *sections = divide(imports, late, verbs)
     small = [names for names in sections if sum(len(sources[name]) for name in names) < SMALL]
     common = sum(small, common)
     sections = [names for names in sections if names not in small]
     packed = [marshal.dumps({name: codes[name] for name in names}) for names in sections]
     stamp = hashlib.sha256(marshal.dumps(codes)).digest()[:16]
-    places, end = [], 0  # of the sections: offset behind the index, size
-    for section in packed:
-        places.append((end, len(section) + len(stamp)))
-        end += len(section) + len(stamp)
     index = {}
     for number, names in enumerate([common, *sections], -1):
         for name in names:
             index[name] = (number, files[name].name == "__init__.py", tuple(imports[name]))
-    first = marshal.dumps((index, places, {name: codes[name] for name in common}))
+    packed.insert(0, marshal.dumps((index, {name: codes[name] for name in common})))
+    parts, end = [], 0  # offset, size
+    for part in packed:
+        parts.append((end, len(part) + len(stamp)))
+        end += len(part) + len(stamp)
+    needs = {
+        verb: tuple(sorted({index[name][0] for name in loaded} - {-1}))
+        for verb, loaded in verbs.items()
+    }
 
     importer = Path(__file__).with_name("hot.py").read_text()
-    call = f"start({stamp!r}, {len(first) + len(stamp)})"
+    call = f"start({stamp!r}, {parts!r}, {needs!r})"
     code = compile_source(f"{importer}\n{call}\n".encode(), "pyoki")
     return {
         "pyoki.pyc": MAGIC_NUMBER + bytes(12) + marshal.dumps(code),
-        "pyoki.code": b"".join(part + stamp for part in [first, *packed]),
+        "pyoki.code": b"".join(part + stamp for part in packed),
     }

@@ -1,8 +1,8 @@
 """The importer inside the hot bundle. bundle.py compiles this text and appends the call of `start`.
 
-It runs under `python -I -S PREFIX/lib/pyoki/CACHE_TAG/pyoki.pyc argv...`, and reads the modules
-from pyoki.code beside it. No site-packages, so the two extensions are looked for in a fixed list of
-places. Whatever is missing sends us the slow way.
+It runs as `python -I -S PREFIX/lib/pyoki/CACHE_TAG/pyoki.pyc argv...` would (launcher.c has a
+quicker way), and reads the modules from pyoki.code beside it. No site-packages, so the two
+extensions are looked for in a fixed list of places. Whatever is missing sends us the slow way.
 Only built-in modules are imported: the path finder would list folders first.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     # name -> (its section, -1 for the index's own; is it a package; what it imports of ours)
     Index = dict[str, tuple[int, bool, tuple[str, ...]]]
+    Part = tuple[int, int]  # of the file: offset, size; its last bytes are the stamp
 else:
     ModuleType = type(sys)
 
@@ -33,43 +34,50 @@ EXTENSION = "rootless_pyoki.native._syscalls"
 class Bundle:
     """Finder and loader (importlib.abc.MetaPathFinder, Loader) of the bundled modules.
 
-    stamp: the bytes that end each part of the file that was built with us; size: its index's.
+    stamp: the bytes that end each part of the file that was built with us; parts: the index with
+    what all verbs need, the sections; likely: those of them that this verb needs.
     """
 
-    def __init__(self, stamp: bytes, size: int, places: list[str]) -> None:
+    def __init__(
+        self, stamp: bytes, parts: list[Part], likely: tuple[int, ...], places: list[str]
+    ) -> None:
         self.places = places
         self.suffix = extension_suffixes()[0]
-        self.site = self.place_of("rootless_pyoki/native/_syscalls" + self.suffix)
         self.stamp = stamp
-        self.behind = size
+        self.parts = parts
+        self.ahead: dict[int, memoryview] = {}  # sections that were read and not yet asked for
+        self.read((-1, *likely))
         self.index: Index
-        self.sections: list[tuple[int, int]]  # offset behind the index, size
-        self.codes: dict[str, CodeType]  # of the sections that were read
-        self.index, self.sections, self.codes = loads(self.read([(0, size)])[0])
+        self.codes: dict[str, CodeType]  # of the sections that were asked for
+        self.index, self.codes = loads(self.ahead.pop(-1))
 
-    def read(self, parts: list[tuple[int, int]]) -> list[bytes]:
-        """Parts of the file, (offset, size) each. It is not kept open: fd 3 may be one that the
-        caller promised and forgot to pass.
+    def read(self, sections: Sequence[int]) -> None:
+        """Sections of the file into `ahead`, ascending, neighbours in one stroke. It is not kept
+        open: fd 3 may be one that the caller promised and forgot to pass.
         """
         try:
             file = open(sys.argv[0].removesuffix("pyc") + "code", O_RDONLY | O_CLOEXEC)
         except OSError:
             self.go_slow()
-        found = [pread(file, size, offset) for offset, size in parts]
+        rest = list(sections)
+        while rest:
+            count = 1
+            while count < len(rest) and rest[count] == rest[0] + count:
+                count += 1
+            taken, rest = rest[:count], rest[count:]
+            start, end = self.parts[taken[0] + 1][0], sum(self.parts[taken[-1] + 1])
+            found = memoryview(pread(file, end - start, start))
+            for number in taken:
+                offset, size = self.parts[number + 1]
+                part = found[offset - start : offset - start + size]
+                if part[-len(self.stamp) :] != self.stamp:
+                    self.go_slow()  # another build's
+                self.ahead[number] = part
         close(file)
-        if not all(part.endswith(self.stamp) for part in found):
-            self.go_slow()  # another build's
-        return found
 
     def place_of(self, file: str) -> str:
         """The first of the places that holds the file, else ""."""
-        for place in self.places:
-            try:
-                stat(f"{place}/{file}")
-            except OSError:
-                continue
-            return place
-        return ""
+        return next((place for place in self.places if exists(f"{place}/{file}")), "")
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -77,30 +85,17 @@ class Bundle:
         found = self.index.get(name)
         if found is not None:
             return ModuleSpec(name, self, is_package=found[1])  # type: ignore[arg-type]
-        if name == "_json":
-            return self.standard_extension(name)
-        if name == "_cffi_backend":
-            return self.extension(name, self.place_of(name + self.suffix), name)
-        if name == EXTENSION:
-            return self.extension(name, self.site, name.replace(".", "/"))
+        if name in ("_cffi_backend", EXTENSION):
+            return self.extension(name, self.places)
+        if name == "_json" and name not in sys.builtin_module_names:
+            return self.extension(name, sys.path[-1:])  # without listing the library's folders
         if name.startswith(PACKAGE):
             self.go_slow()  # a module for humans: it needs site-packages
         return None
 
-    def extension(self, name: str, place: str, file: str) -> ModuleSpec:
-        if not place:
-            self.go_slow()
-        origin = f"{place}/{file}{self.suffix}"
-        return ModuleSpec(name, Extension(name, origin, self), origin=origin)
-
-    def standard_extension(self, name: str) -> ModuleSpec | None:
-        """An extension of the standard library, without listing its folders; None: not there."""
-        origin = f"{sys.path[-1]}/{name}{self.suffix}"
-        try:
-            stat(origin)
-        except OSError:
-            return None
-        return ModuleSpec(name, ExtensionFileLoader(name, origin), origin=origin)
+    def extension(self, name: str, places: list[str]) -> ModuleSpec:
+        tail = f"/{name.replace('.', '/')}{self.suffix}"
+        return ModuleSpec(name, Extension(name, [place + tail for place in places], self))
 
     def create_module(self, spec: object) -> None:
         return None
@@ -110,10 +105,11 @@ class Bundle:
         needed: list[str] = []
         self.collect(module.__name__, needed)
         missing = sorted({self.index[name][0] for name in needed if name not in self.codes})
-        if missing:
-            places = [self.sections[number] for number in missing]
-            for part in self.read([(self.behind + offset, size) for offset, size in places]):
-                self.codes.update(loads(part))
+        unread = [number for number in missing if number not in self.ahead]
+        if unread:
+            self.read(unread)
+        for number in missing:
+            self.codes.update(loads(self.ahead.pop(number)))
         for name in needed[:-1]:
             self.load(name)
         self.run(module)
@@ -144,32 +140,45 @@ class Bundle:
 
     def run(self, module: ModuleType) -> None:
         name = module.__name__
-        folder = f"{self.site}/{name.replace('.', '/')}"
         if self.index[name][1]:
-            module.__path__ = [folder]
-            folder += "/__init__"
-        module.__file__ = f"{folder}.py"
+            module.__path__ = []  # a package; what it holds we know
         exec(self.codes[name], module.__dict__)
 
     def go_slow(self) -> NoReturn:
         """Start again with everything that a full interpreter finds, same arguments."""
-        way = [f"{self.site}/{PACKAGE}/__main__.py"] if self.site else ["-m", PACKAGE]
+        site = self.place_of(f"{PACKAGE}/__main__.py")
+        way = [f"{site}/{PACKAGE}/__main__.py"] if site else ["-m", PACKAGE]
         line = [sys.executable, "-X", "utf8", "-E", "-P", *way, *sys.argv[1:]]
         execv(sys.executable, line)
 
 
 class Extension(ExtensionFileLoader):
-    """One of our two extensions: if this interpreter cannot load it, the full one shall say why."""
+    """An extension in the first of the paths where there is one. If there is none, or this
+    interpreter cannot load it, the full one shall say why.
+    """
 
-    def __init__(self, name: str, path: str, bundle: Bundle) -> None:
-        super().__init__(name, path)
+    def __init__(self, name: str, paths: list[str], bundle: Bundle) -> None:
+        super().__init__(name, paths[0])
+        self.paths = paths
         self.bundle = bundle
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        try:
-            return super().create_module(spec)
-        except ImportError:
-            self.bundle.go_slow()
+        for path in self.paths:
+            self.path = spec.origin = path
+            try:
+                return super().create_module(spec)
+            except ImportError:
+                if exists(path):
+                    break
+        self.bundle.go_slow()
+
+
+def exists(path: str) -> bool:
+    try:
+        stat(path)
+    except OSError:
+        return False
+    return True
 
 
 def places_for(prefix: str) -> list[str]:
@@ -190,10 +199,13 @@ def places_for(prefix: str) -> list[str]:
     return places
 
 
-def start(stamp: bytes, size: int) -> NoReturn:
-    bundle = Bundle(stamp, size, places_for(sys.argv[0].rsplit("/", 4)[0]))
-    if not bundle.site:
-        bundle.go_slow()
+def start(stamp: bytes, parts: list[Part], needs: dict[str, tuple[int, ...]]) -> NoReturn:
+    """needs: verb -> the sections that it needs. The first word that is a verb's name will be the
+    verb; if not (it may be an option's value), what was read in vain costs little.
+    """
+    verb = next((word for word in sys.argv if word in needs), "")
+    places = places_for(sys.argv[0].rsplit("/", 4)[0])
+    bundle = Bundle(stamp, parts, needs.get(verb, ()), places)
     sys.meta_path.insert(0, bundle)
     from rootless_pyoki.cli.entry import main
 

@@ -93,7 +93,7 @@ def make(
             facts,
             credentials,
             pointer="/process",
-            seccomp=_seccomp(linux, facts),
+            seccomp=_seccomp(linux, facts, notes),
             notes=notes,
         ),
         hooks=hooks.make(config),
@@ -139,7 +139,7 @@ def make_exec_process(
         facts,
         credentials,
         pointer=pointer,
-        seccomp=_seccomp(config.get("linux") or {}, facts),
+        seccomp=_seccomp(config.get("linux") or {}, facts, notes),
         notes=notes,
     )
     return planned, tuple(notes)
@@ -218,7 +218,7 @@ def _rootfs(config: dict[str, Any], bundle: str, no_pivot: bool) -> Rootfs:
     )
 
 
-def _seccomp(linux: dict[str, Any], facts: Facts) -> Seccomp | None:
+def _seccomp(linux: dict[str, Any], facts: Facts, notes: list[Note]) -> Seccomp | None:
     profile = linux.get("seccomp")
     if not profile:
         return None
@@ -234,6 +234,10 @@ def _seccomp(linux: dict[str, Any], facts: Facts) -> Seccomp | None:
         raise UnsupportedError(
             "SCMP_ACT_NOTIFY is not supported yet", pointer=f"{pointer}/syscalls"
         )
+    unknown = seccomp.unknown_names(profile, arch=facts.machine)
+    if unknown:
+        text = f"system calls that are not known are passed over: {', '.join(unknown)}"
+        notes.append(Note(pointer=f"{pointer}/syscalls", text=text))
     return filter
 
 

@@ -78,6 +78,7 @@ def describe_error(error: BaseException, process: str) -> dict[str, Any]:
         "hint": getattr(error, "hint", ""),
         "id": getattr(error, "id", ""),
         "call": getattr(error, "call", ""),
+        "filename": str(getattr(error, "filename", None) or ""),
     }
     if not isinstance(error, (PyokiError, OSError)):
         body["message"] = f"internal error: {type(error).__name__}: {error}"
@@ -101,7 +102,8 @@ def raise_failure(body: dict[str, Any]) -> None:
         hint=body["hint"],
         id=body["id"],
     )
-    error.call = body["call"]  # type: ignore[attr-defined]
+    error.call = body["call"]
+    error.filename = body["filename"]
     for note in body["notes"]:
         error.add_note(note)
     raise error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless_pyoki.apply import mounts, process, rootfs, staging
-from rootless_pyoki.errors import SyscallError, from_oserror
+from rootless_pyoki.errors import HostError, SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import procfs, syscalls
 from rootless_pyoki.processes import channel, init, protocol
@@ -84,6 +84,9 @@ def _join(namespaces: tuple[Namespace, ...]) -> list[tuple[Namespace, int]]:
     """
     joined = [(n, _open(n)) for n in namespaces if n.path and n.kind != "user"]
     joined.sort(key=lambda pair: pair[0].kind == "mount")
+    for namespace, fd in joined:
+        if namespace.kind == "mount":
+            _spare_our_own(namespace, fd)
     refused = []
     for namespace, fd in joined:
         try:
@@ -94,6 +97,16 @@ def _join(namespaces: tuple[Namespace, ...]) -> list[tuple[Namespace, int]]:
                 raise _cannot_join(namespace, error) from None
             refused.append((namespace, fd))
     return refused
+
+
+def _spare_our_own(namespace: Namespace, fd: int) -> None:
+    """pivot_root(2) moves everybody in a mount namespace: in ours that would be the whole machine."""
+    own = syscalls.fstatat(procfs.held(), "self/ns/mnt")
+    if syscalls.fstat(fd).st_ino == own.st_ino:
+        raise HostError(
+            f"join mount namespace {namespace.path}: it is the caller's own, which would lose its root",
+            pointer=f"{namespace.pointer}/path",
+        )
 
 
 def _open(namespace: Namespace) -> int:

@@ -95,13 +95,14 @@ def launch(plan: Plan, ends: Ends, calls: Calls) -> Launched:
     fds.close_quietly(cgroup)
     syscalls.close(a_child)
     syscalls.close(b_child)
-    if not plan.hosts_new("pid"):
-        birth.pid = birth.first  # intermediate goes on as init
-        calls.cloned(birth.pid)
     try:
+        if not plan.hosts_new("pid"):
+            birth.pid = birth.first  # intermediate goes on as init
+            calls.cloned(birth.pid)
         _serve(birth, plan, ends, [a_main, b_main])
     except BaseException:
         birth.abandon()
+        fds.close_quietly(b_main)
         raise
     finally:
         fds.close_quietly(a_main)
@@ -138,10 +139,12 @@ def launch_joining(process: Process, target: Target, ends: Ends, calls: Calls) -
 
 def _serve(birth: Birth, plan: Plan | None, ends: Ends, channels: list[int]) -> None:
     """Hear the children until READY. The first channel is heard first: a failure told there explains
-    why the others fell silent."""
+    why the others fell silent, and until INIT has come on it init has no pid: it may be READY before
+    intermediate, which made it, has had its turn to say so."""
     listening = list(channels)
     while True:
-        ready = {fd for fd, _ in syscalls.poll([(fd, c.POLLIN) for fd in listening])}
+        heard = listening if birth.pid else channels[:1]
+        ready = {fd for fd, _ in syscalls.poll([(fd, c.POLLIN) for fd in heard])}
         for fd in [fd for fd in listening if fd in ready]:
             try:
                 kind, body, handed = channel.receive(fd)

@@ -111,7 +111,7 @@ class Handle:
 
     def _read(self, name: str) -> bytes:
         try:
-            return fds.read_file(self.fd, name)
+            return fds.read_file(self.fd, name, record=True)
         except SyscallError as error:
             if error.errno == c.ENOENT:
                 raise missing(self.id) from None
@@ -171,6 +171,7 @@ def _claim(root_fd: int, id: str) -> Handle | None:
         fds.close_quietly(fd)
         if error.errno == c.ENOENT:
             return None
+        _forget(root_fd, id)
         raise
     except StateError:
         fds.close_quietly(lock)
@@ -179,6 +180,14 @@ def _claim(root_fd: int, id: str) -> Handle | None:
     syscalls.close(lock)
     syscalls.close(fd)
     return None
+
+
+def _forget(root_fd: int, id: str) -> None:
+    """Remove a directory that has not got a lock, and so is nobody's."""
+    try:
+        syscalls.unlinkat(root_fd, id, c.AT_REMOVEDIR)
+    except SyscallError:
+        pass  # somebody is in it, or was faster
 
 
 def _clear(handle: Handle, sweep: Sweep | None) -> None:

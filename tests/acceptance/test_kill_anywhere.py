@@ -150,6 +150,7 @@ def test_kill_anywhere(traced: Traced, make_bundle: Make, identifier: str, verb:
         attempt(["-e", f"inject={name}:signal=KILL:when={count}"], id)
         killed += "killed by SIGKILL" in traced.log.read_text(errors="replace")
         check_gone(runtime, before, id, f"{verb}: SIGKILL at {name} number {count}")
+    print(f"{verb}: {killed} of {len(chosen)} runs were hit by a SIGKILL, nothing was left")
     assert killed > len(chosen) // 2, f"only {killed} of {len(chosen)} runs were hit"
 
 
@@ -178,4 +179,5 @@ def test_kill_each_child_at_once(traced: Traced, make_bundle: Make, identifier: 
                 id,
             )
             check_gone(runtime, before, id, f"create: a child's SIGKILL at {name}")
+    print(f"children: {number} kills at calls that only they make, nothing was left")
     assert number >= 3, f"no call is a child's own: {children}"

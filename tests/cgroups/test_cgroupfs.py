@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless_pyoki.cgroups import cgroupfs, limits, tree
+from rootless_pyoki.cgroups import cgroupfs, limits, manager, tree
 from rootless_pyoki.errors import (
     HostError,
     SpecError,
@@ -20,6 +20,10 @@ from rootless_pyoki.errors import (
     UnsupportedError,
 )
 from tests.support import needs
+
+
+def frozen(path: str) -> bool:
+    return manager.frozen(manager.Cgroup(manager="cgroupfs", path=path))
 
 
 @pytest.fixture
@@ -136,21 +140,21 @@ def test_attach_says_which_process_and_cgroup(cgroup: str) -> None:
 def test_freeze_returns_when_everything_stands(
     cgroup: str, sleeper: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
-    """After `freeze` nothing runs, `frozen` agrees, and `thaw` undoes it."""
+    """After `freeze` nothing runs, manager.frozen agrees, and `thaw` undoes it."""
     program = "import time\nwhile True: open('/dev/null').close()"  # busy in and out of the kernel
     busy = subprocess.Popen(["python3", "-S", "-c", program])
     try:
         cgroupfs.attach(cgroup, busy.pid)
-        assert not cgroupfs.frozen(cgroup)
+        assert not frozen(cgroup)
         cgroupfs.freeze(cgroup)
-        assert cgroupfs.frozen(cgroup)
+        assert frozen(cgroup)
         stat = Path(f"/proc/{busy.pid}/stat").read_text().rpartition(")")[2].split()
         used = stat[11:13]
         time.sleep(0.05)
         stat = Path(f"/proc/{busy.pid}/stat").read_text().rpartition(")")[2].split()
         assert stat[11:13] == used
         cgroupfs.thaw(cgroup)
-        assert not cgroupfs.frozen(cgroup)
+        assert not frozen(cgroup)
     finally:
         busy.kill()
         busy.wait()
@@ -159,31 +163,31 @@ def test_freeze_returns_when_everything_stands(
 def test_freeze_of_an_empty_cgroup(cgroup: str) -> None:
     """An empty cgroup is frozen at once: no waiting for an event that never comes."""
     cgroupfs.freeze(cgroup, timeout=1)
-    assert cgroupfs.frozen(cgroup)
+    assert frozen(cgroup)
     cgroupfs.thaw(cgroup, timeout=1)
-    assert not cgroupfs.frozen(cgroup)
+    assert not frozen(cgroup)
 
 
 def test_frozen_of_a_cgroup_that_is_gone(parent: Path) -> None:
     """What does not exist is not frozen."""
-    assert not cgroupfs.frozen(f"{parent}/test-none")
+    assert not frozen(f"{parent}/test-none")
 
 
 @pytest.mark.parametrize("kill", [cgroupfs.kill, cgroupfs.kill_each])
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("stopped", [False, True])
 def test_kill_reaches_everybody(
     cgroup: str,
     mount: str,
     sleeper: Callable[[], subprocess.Popen[bytes]],
     kill: Callable[[str], None],
-    frozen: bool,
+    stopped: bool,
 ) -> None:
     """By cgroup.kill and without it, frozen or not, and in cgroups below."""
     cgroupfs.create(f"{cgroup}/below", mount)
     first, second = sleeper(), sleeper()
     cgroupfs.attach(cgroup, first.pid)
     cgroupfs.attach(f"{cgroup}/below", second.pid)
-    if frozen:
+    if stopped:
         cgroupfs.freeze(cgroup)
     kill(cgroup)
     assert first.wait(5) == second.wait(5) == -signal.SIGKILL

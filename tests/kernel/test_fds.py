@@ -32,6 +32,14 @@ def test_whole_files(tmp_path: Path, no_leak: None) -> None:
         os.close(directory)
 
 
+@pytest.mark.parametrize("size", [0, 1, fds.RECORD - 1, fds.RECORD, 2 * fds.RECORD + 17])
+def test_records(tmp_path: Path, size: int, no_leak: None) -> None:
+    """read_file(record=True) gives a regular file of any size whole."""
+    content = os.urandom(size)
+    (tmp_path / "file").write_bytes(content)
+    assert fds.read_file(constants.AT_FDCWD, f"{tmp_path}/file", record=True) == content
+
+
 def test_write_all_goes_on_after_a_short_write(in_child: InChild) -> None:
     """A pipe takes part of a large write at a time when its reader is slow."""
     reader, writer = syscalls.pipe()

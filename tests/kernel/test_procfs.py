@@ -116,6 +116,52 @@ def test_something_mounted_over_a_file_is_noticed(in_user_namespace: InChild) ->
     assert in_user_namespace(child) == [constants.EXDEV, constants.EXDEV, "fake"]
 
 
+def test_another_file_of_procfs_mounted_over_one_is_noticed(in_user_namespace: InChild) -> None:
+    """It is EXDEV as well: a uid_map that is somebody's comm is not to be written."""
+
+    def child() -> list[Any]:
+        pid = os.getpid()
+        proc = procfs.open_proc()
+        syscalls.mount(f"/proc/{pid}/sessionid", f"/proc/{pid}/comm", None, constants.MS_BIND, None)
+        answers: list[Any] = []
+        for flags in (constants.O_RDONLY, constants.O_WRONLY):
+            try:
+                answers.append(procfs.open_beneath(proc, "self/comm", flags))
+            except SyscallError as error:
+                answers.append(error.errno)
+        return answers
+
+    assert in_user_namespace(child) == [constants.EXDEV, constants.EXDEV]
+
+
+def test_proc_sys_mounted_read_only(in_user_namespace: InChild) -> None:
+    """As engines do it: what is below can be read, and not be written; a tmpfs there is EXDEV."""
+
+    def child() -> list[Any]:
+        proc = procfs.open_proc()
+        syscalls.mount("/proc/sys", "/proc/sys", None, constants.MS_BIND, None)
+        read_only = constants.MS_BIND | constants.MS_REMOUNT | constants.MS_RDONLY
+        held = constants.MS_NOSUID | constants.MS_NODEV | constants.MS_NOEXEC  # locked in a userns
+        syscalls.mount(None, "/proc/sys", None, read_only | held, None)
+        answers: list[Any] = [procfs.read_path(proc, "sys/kernel/random/boot_id").decode()]
+        for path in ("sys/net/ipv4/ping_group_range", "sys/../../etc/passwd"):
+            try:
+                procfs.write(proc, path, b"x")
+            except SyscallError as error:
+                answers.append(error.errno)
+        syscalls.mount("none", "/proc/sys", "tmpfs", 0, None)
+        Path("/proc/sys/fake").write_text("fake")
+        try:
+            procfs.read_path(proc, "sys/fake")
+        except SyscallError as error:
+            answers.append(error.errno)
+        return answers
+
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text()
+    refusals = [constants.EROFS, constants.EXDEV, constants.EXDEV]
+    assert in_user_namespace(child, constants.CLONE_NEWNET) == [boot_id, *refusals]
+
+
 def test_write_and_its_error(in_child: InChild) -> None:
     """What is written arrives; a refusal names the file."""
 

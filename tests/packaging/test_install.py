@@ -53,6 +53,27 @@ def test_no_bundle(installed: Path, tmp_path: Path) -> None:
         shutil.move(tmp_path / "pyoki.pyc", bundle)
 
 
+@pytest.mark.parametrize("content", [b"", b"\xa7\r\r\n", b"\0\0\r\n" + bytes(96), bytes(9000)])
+def test_bundle_of_another_python(installed: Path, tmp_path: Path, content: bytes) -> None:
+    """A bundle that is cut off, or that this interpreter cannot read, is passed over."""
+    bundle = installed / BUNDLE
+    shutil.move(bundle, tmp_path / "away")
+    try:
+        bundle.write_bytes(content)
+        assert version_of(installed / "bin/pyoki") == VERSION
+        assert not is_hot(installed / "bin/pyoki", installed / SITE / "rootless_pyoki")
+    finally:
+        shutil.move(tmp_path / "away", bundle)
+
+
+def test_nothing_of_the_current_directory(installed: Path, tmp_path: Path) -> None:
+    """No module that lies where pyoki is started is imported in place of one of its own."""
+    for name in ("posix", "marshal", "_json", "_cffi_backend", "rootless_pyoki", "os", "re"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(99)")
+    done = run(installed / "bin/pyoki", "--version", env={}, cwd=tmp_path)
+    assert done.stdout.splitlines()[0] == VERSION
+
+
 @pytest.mark.parametrize("content", [None, b"", b"another build's"])
 def test_code_of_another_build(installed: Path, tmp_path: Path, content: bytes | None) -> None:
     """An importer whose file of modules is gone, or not its own, goes the slow way."""

@@ -60,13 +60,18 @@ def test_slow_way(prefix: Path) -> None:
 
 
 def test_hot_bundle(prefix: Path) -> None:
-    """With a bundle of its own cache tag it is `-I -S BUNDLE`."""
+    """With a bundle of its own cache tag it is `-I -S -c BOOTSTRAP BUNDLE`, the text a short one."""
     interpreter(prefix / "bin/python3.99")
     bundle = prefix / "lib/pyoki/cpython-399/pyoki.pyc"
     bundle.parent.mkdir(parents=True)
     bundle.touch()
     flags = ["[-X]", "[utf8]", "[-I]", "[-S]"]
-    assert answer(prefix, "x")[1:] == [*flags, f"[{bundle}]", "[x]"]
+    words = "\n".join(answer(prefix, "x")[1:])
+    before, text = words.split("\n[-c]\n")
+    assert before.splitlines() == flags
+    assert text.startswith("[import sys")
+    assert text.endswith(f"\n]\n[{bundle}]\n[x]")
+    assert len(text) < 600 + len(str(bundle))
 
 
 def test_python3_beside(prefix: Path) -> None:
