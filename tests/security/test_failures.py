@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from rootless_pyoki.errors import SyscallError
+from rootless_pyoki.state import store
 from tests.support.bundles import Bundle
 from tests.support.needs import require, require_program
 from tests.support.runtime import Result, Runtime
@@ -180,14 +182,17 @@ def test_a_leftover_does_not_kill_who_has_its_cgroup_now(
     assert not leftover.exists()
 
 
-def test_a_directory_that_takes_no_lock_does_not_stay(
-    runtime: Runtime, make_bundle: Make, identifier: str
-) -> None:
-    """A full state root: not even an empty directory is left."""
-    runtime.root.mkdir(mode=0o700)
-    bundle = make_bundle("true")
-    result = runtime.run(
-        identifier, bundle.path, preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (7, 7))
-    )
-    refused(result, "EMFILE")
-    assert os.listdir(runtime.root) == []
+def test_a_directory_that_takes_no_lock_does_not_stay(tmp_path: Path) -> None:
+    """Where the lock cannot be made, not even an empty directory is left."""
+    root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    free = os.dup(root)
+    os.close(free)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, before[1]))  # one more, and no second
+    try:
+        with pytest.raises(SyscallError, match="EMFILE"):
+            store.create_container(root, "c")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        os.close(root)
+    assert os.listdir(tmp_path) == []
