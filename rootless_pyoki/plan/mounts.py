@@ -85,6 +85,12 @@ def _make_one(
         raise SpecError(
             f"mount on {destination} has neither a type nor option bind", pointer=f"{pointer}/type"
         )
+    if not options.remount and not destination.strip("/."):
+        raise UnsupportedError(
+            "a mount on / would cover the root filesystem with all that lies in it",
+            pointer=f"{pointer}/destination",
+            hint="name the tree in /root/path instead",
+        )
     if options.remount and options.data:
         index, text = options.data[0]
         raise UnsupportedError(

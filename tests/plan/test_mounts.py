@@ -348,3 +348,12 @@ def test_order_is_kept() -> None:
     assert [(m.destination, m.pointer) for m in planned] == [
         (f"/{n}", f"/mounts/{n}") for n in range(5)
     ]
+
+
+@pytest.mark.parametrize("destination", ["/", "//", "/.", "."])
+def test_a_mount_on_the_root_is_refused(destination: str) -> None:
+    """It would be made, and never be seen: the root that is entered lies beneath it."""
+    with pytest.raises(UnsupportedError, match="would cover the root") as raised:
+        plans.make_mount(destination=destination, type="tmpfs")
+
+    assert raised.value.pointer == "/mounts/0/destination"
