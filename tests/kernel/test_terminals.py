@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
+import struct
 import subprocess
 import sys
 import termios
@@ -99,15 +102,17 @@ def test_host_and_domain_names(in_user_namespace: InChild) -> None:
     assert os.uname().nodename == before
 
 
+SIOCGIFFLAGS, IFF_UP = 0x8913, 1  # netdevice(7)
+
+
 def test_loopback_comes_up(in_user_namespace: InChild) -> None:
     """A new network namespace's lo is down until interface_up(); unknown names are ENODEV."""
 
     def child() -> list[Any]:
         def is_up() -> bool:
-            mount = subprocess.run(
-                ["ip", "-o", "link", "show", "lo"], capture_output=True, text=True
-            )
-            return ",UP" in mount.stdout
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+                answer = fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack("16sh14x", b"lo", 0))
+            return bool(struct.unpack("16sh14x", answer)[1] & IFF_UP)
 
         before = is_up()
         syscalls.interface_up("lo")
