@@ -8,7 +8,7 @@ from __future__ import annotations
 from rootless_pyoki.apply import mounting
 from rootless_pyoki.errors import HostError, SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.kernel import fds, paths, syscalls
+from rootless_pyoki.kernel import paths, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,8 +156,3 @@ def _move_and_chroot(root: int) -> None:
             pass  # locked mounts of a user namespace stay, as they do for runc
     syscalls.mount(".", "/", None, c.MS_MOVE, None)
     syscalls.chroot(".")
-
-
-def close_all(opened: list[int]) -> None:
-    for fd in opened:
-        fds.close_quietly(fd)

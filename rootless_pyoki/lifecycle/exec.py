@@ -221,7 +221,6 @@ def _target(found: Container, process: Process) -> Target:
         flags=flags,
         uid=uid,
         gid=gid,
-        rootless=bool(flags & c.CLONE_NEWUSER),
         set_groups=process.set_groups,
     )
 

@@ -40,7 +40,6 @@ class Target(Record):
     flags: int  # CLONE_NEW* of the namespaces in which the container differs from us
     uid: int  # the ids that stand for the container's root, in its user namespace
     gid: int
-    rootless: bool  # a user namespace is joined
     set_groups: bool
 
 
