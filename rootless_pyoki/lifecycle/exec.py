@@ -113,6 +113,8 @@ def _decide(request: Request, found: Container) -> Process:
         raise UsageError("cannot allocate tty if pyoki will detach without setting console socket")
     if request.console_socket and not process.terminal:
         raise UsageError("cannot use console socket if pyoki will not allocate tty")
+    if process.terminal and not request.console_socket:
+        return foreground.as_our_window(process)
     return process
 
 

@@ -10,6 +10,11 @@ from __future__ import annotations
 from rootless_pyoki.errors import SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, syscalls
+from rootless_pyoki.record import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless_pyoki.plan.plan import Process
 
 CHUNK = 4096  # PIPE_BUF: after POLLOUT so much is written without blocking
 NOT_FORWARDED = (
@@ -35,6 +40,17 @@ def block_signals() -> int:
         mask &= ~(1 << (signal - 1))
     syscalls.sigprocmask(c.SIG_SETMASK, mask)
     return syscalls.signalfd(mask)
+
+
+def as_our_window(process: Process) -> Process:
+    """The program's terminal has the size of ours from the start, before the program can ask."""
+    try:
+        rows, columns = syscalls.get_window(0)
+    except SyscallError:
+        return process  # our stdin is no terminal: what the config says
+    if not rows and not columns:
+        return process
+    return replace(process, console_rows=rows, console_columns=columns)
 
 
 def attend(pid: int, signals: int, master: int) -> int:
@@ -119,7 +135,7 @@ class Terminal:
         self.saved: bytes | None = None
         syscalls.set_nonblock(master, True)
         self.make_raw()
-        self.resize()
+        self.resize()  # since `as_our_window` ours may have changed
 
     def make_raw(self) -> None:
         try:

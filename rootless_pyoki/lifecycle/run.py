@@ -9,6 +9,7 @@ from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.lifecycle import create, foreground, hooks
 from rootless_pyoki.lifecycle.creation import Creation
 from rootless_pyoki.processes import gate, main
+from rootless_pyoki.record import replace
 from rootless_pyoki.state import store
 
 TYPE_CHECKING = False
@@ -30,6 +31,8 @@ def run(
         )
     if plan.process.terminal and not detach and request.console_socket:
         raise UsageError("cannot use console socket if pyoki will not detach")
+    if plan.process.terminal and not detach:
+        plan = replace(plan, process=foreground.as_our_window(plan.process))
     signals = -1
     if not detach:
         signals = foreground.block_signals()

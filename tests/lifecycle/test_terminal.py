@@ -243,6 +243,20 @@ def test_a_reader_that_leaves(runtime: Runtime, make_bundle: Make, identifier: s
     assert process.wait(20) == 7
 
 
+def test_the_window_is_there_before_the_program_asks(
+    runtime: Runtime, make_bundle: Make, identifier: str
+) -> None:
+    """Our window's size is the program's from its first instruction, also when we are held up after it
+    has started (here by a poststart hook)."""
+    bundle = on_terminal(make_bundle("sh", "-c", "stty size; read l"))
+    bundle.config["hooks"] = {"poststart": [{"path": "/bin/sleep", "args": ["sleep", "0.5"]}]}
+    bundle.write()
+    terminal = Terminal(runtime.argv("run", "--bundle", str(bundle.path), identifier))
+    assert terminal.expect("33 101") == ""
+    terminal.send("\n")
+    assert terminal.wait() == 0
+
+
 def test_exec_with_a_terminal(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """exec -t: a terminal of the container's devpts, controlling, with our size, and the exit code."""
     runtime.run(identifier, make_bundle().path, "--detach").ok()
