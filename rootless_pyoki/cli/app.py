@@ -49,6 +49,7 @@ OPTION_HELP: dict[str | tuple[str, str], str] = {
     "debug": "Log what is done, step by step.",
     "systemd_cgroup": "Let systemd make the container's cgroup.",
     "cgroup_manager": "Who makes the container's cgroup.",
+    "unsupported": "What to do with fields that cannot be applied (default: as each field asks for).",
     "rootless": "false: a container that gets no cgroup is an error",
     "criu": "Accepted for old callers, without effect.",
     "version": "Print the version.",

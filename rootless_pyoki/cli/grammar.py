@@ -41,6 +41,7 @@ GLOBALS: tuple[Option, ...] = (
     ("systemd_cgroup", ("--systemd-cgroup",), FLAG, False),
     ("cgroup_manager", ("--cgroup-manager",), ("auto", "cgroupfs", "systemd", "disabled"), "auto"),
     ("rootless", ("--rootless",), ("auto", "true", "false"), "auto"),
+    ("unsupported", ("--unsupported",), ("error", "warn", "ignore"), None),
     ("criu", ("--criu",), TEXT, None),
     ("version", ("-v", "-V", "--version"), FLAG, False),
     HELP,
@@ -99,7 +100,7 @@ SPEC: tuple[Option, ...] = (
     ("terminal", ("--terminal",), FLAG, False),
 )
 
-CREATE_SETTINGS = ("root", "cgroup_manager", "systemd_cgroup", "rootless", "debug")
+CREATE_SETTINGS = ("root", "cgroup_manager", "systemd_cgroup", "rootless", "unsupported", "debug")
 REQUEST = "lifecycle.create:Request"
 
 
@@ -135,6 +136,7 @@ VERBS: dict[str, Verb] = {
         "lifecycle.exec:exec_process",
         EXEC,
         (ID, ("args", REST, TEXT)),
+        ("root", "unsupported"),
         request="lifecycle.exec:Request",
         in_order=True,
     ),

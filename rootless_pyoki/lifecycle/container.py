@@ -14,12 +14,21 @@ from rootless_pyoki.state import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
+    from rootless_pyoki.plan.plan import Note
     from rootless_pyoki.state.store import ContainerState
 
 GROUPS_REFUSED = "the container's user namespace does not allow setgroups"
 DEADLINE = 10_000  # milliseconds between SIGKILL and giving up
+
+
+def tell(notes: Iterable[Note], unsupported: str | None) -> None:
+    """What is not as the configuration says, to the log: at level debug, or warning if asked for."""
+    say = log.warning if unsupported == "warn" else log.debug
+    for note in notes:
+        say(f"{note.pointer}: {note.text}")
 
 
 class Container:

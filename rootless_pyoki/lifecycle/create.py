@@ -6,6 +6,7 @@ from rootless_pyoki import log
 from rootless_pyoki.errors import SyscallError, UsageError, from_oserror
 from rootless_pyoki.host import facts
 from rootless_pyoki.kernel import fds, syscalls
+from rootless_pyoki.lifecycle import container
 from rootless_pyoki.lifecycle.creation import Creation, Request
 from rootless_pyoki.plan import make
 from rootless_pyoki.processes import gate
@@ -47,14 +48,14 @@ def decide(request: Request) -> tuple[Bundle, Plan]:
         id=request.id,
         no_pivot=request.no_pivot,
         no_new_keyring=request.no_new_keyring,
+        unsupported=request.unsupported or "",
     )
     if request.console_socket and not plan.process.terminal:
         raise UsageError(
             "cannot use console socket if pyoki will not allocate tty", pointer="/process/terminal"
         )
     plan = _pass_listen_fds(plan)
-    for note in plan.notes:
-        log.debug(f"{note.pointer}: {note.text}")
+    container.tell(plan.notes, request.unsupported)
     if log.debugging():
         from rootless_pyoki.plan import describe
 

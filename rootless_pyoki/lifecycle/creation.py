@@ -47,6 +47,7 @@ class Request(Record):
     cgroup_manager: str = "auto"
     systemd_cgroup: bool = False
     rootless: str = "auto"  # "false": a container that gets no cgroup is an error
+    unsupported: str | None = None  # plan/notes.py
     debug: bool = False
 
 
@@ -251,7 +252,7 @@ class Creation:
         hooks.create_runtime(self.plan.hooks, self.hook_state("creating", pid))
 
     def _note(self, note: Note) -> None:
-        log.debug(f"{note.pointer}: {note.text}")
+        container.tell((note,), self.request.unsupported)
         self.notes.append(note)
 
     def _console(self, master: int) -> None:

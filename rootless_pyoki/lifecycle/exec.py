@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rootless_pyoki import log
 from rootless_pyoki.apply import console
 from rootless_pyoki.cgroups import cgroupfs
 from rootless_pyoki.errors import SpecError, StateError, SyscallError, UsageError, from_oserror
@@ -50,6 +49,7 @@ class Request(Record):
     console_socket: str | None = None
     pidfd_socket: str | None = None
     preserve_fds: int = 0
+    unsupported: str | None = None  # plan/notes.py
 
 
 def exec_process(request: Request) -> int:
@@ -61,7 +61,9 @@ def exec_process(request: Request) -> int:
 
     opened = _ends(request)
     masters: list[int] = []
-    launched = main.launch_joining(process, _target(found, process), opened, _calls(masters))
+    launched = main.launch_joining(
+        process, _target(found, process), opened, _calls(request, masters)
+    )
     for fd in (opened.console, opened.memfd):
         fds.close_quietly(fd)
     _set_off(request, found, process, launched)
@@ -106,9 +108,9 @@ def _decide(request: Request, found: Container) -> Process:
         groups_refused=_groups_refused(found),
         own_user_namespace=bool(found.extras.get("user_namespace")),
         pointer=pointer,
+        unsupported=request.unsupported or "",
     )
-    for note in notes:
-        log.debug(f"{note.pointer}: {note.text}")
+    container.tell(notes, request.unsupported)
     if process.terminal and request.detach and not request.console_socket:
         raise UsageError("cannot allocate tty if pyoki will detach without setting console socket")
     if request.console_socket and not process.terminal:
@@ -236,13 +238,13 @@ def _namespace(proc: int, pid: str, name: str) -> str:
         raise
 
 
-def _calls(masters: list[int]) -> main.Calls:
+def _calls(request: Request, masters: list[int]) -> main.Calls:
     return main.Calls(
         cgroup=lambda: -1,  # after READY: none of our Python runs in there
         settle=_nothing,
         cloned=_nothing,
         runtime_hooks=_nothing,
-        note=lambda note: log.debug(f"{note.pointer}: {note.text}"),
+        note=lambda note: container.tell((note,), request.unsupported),
         console=masters.append,
     )
 

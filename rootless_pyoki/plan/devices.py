@@ -8,12 +8,13 @@ from __future__ import annotations
 from rootless_pyoki.errors import SpecError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.plan.idmap import is_mapped
-from rootless_pyoki.plan.plan import Device, Note
+from rootless_pyoki.plan.plan import Device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless_pyoki.plan.notes import Notes
     from rootless_pyoki.plan.plan import IdRange, Mount
 
 DEFAULTS = (
@@ -40,7 +41,7 @@ def make(
     mknod: bool,
     uids: tuple[IdRange, ...] | None,
     gids: tuple[IdRange, ...] | None,
-    notes: list[Note],
+    notes: Notes,
 ) -> tuple[Device, ...]:
     """The default nodes, then those of the configuration, which replace defaults of their path.
 
@@ -85,7 +86,7 @@ def _make_one(
     mknod: bool,
     uids: tuple[IdRange, ...] | None,
     gids: tuple[IdRange, ...] | None,
-    notes: list[Note],
+    notes: Notes,
 ) -> Device:
     path, letter = entry["path"], entry["type"]
     major, minor = entry.get("major", 0), entry.get("minor", 0)
@@ -98,11 +99,8 @@ def _make_one(
         source = (HOST_PATHS.get((major, minor)) if letter != "b" else None) or path
         given = [name for name in ("fileMode", "uid", "gid") if entry.get(name) is not None]
         if given:
-            notes.append(
-                Note(
-                    pointer=pointer,
-                    text=f"{path} is the host's {source}: {', '.join(given)} cannot be changed",
-                )
+            notes.tell(
+                pointer, f"{path} is the host's {source}: {', '.join(given)} cannot be changed"
             )
     if kind != "bind":
         for name, number, ids in (("uid", uid, uids), ("gid", gid, gids)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.kernel.constants import CAP_SETGID, CAP_SETUID
-from rootless_pyoki.plan.plan import IdMap, IdRange, Note
+from rootless_pyoki.plan.plan import IdMap, IdRange
 from rootless_pyoki.spec.linux_rules import MOST_EXTENTS
 from rootless_pyoki.spec.template import default_mappings
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Protocol
 
+    from rootless_pyoki.plan.notes import Notes
     from rootless_pyoki.spec.types import IDMapping
 
     Granted = Sequence[tuple[int, int]]  # (start, count)
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 OVERFLOW_ID = 65534  # /proc/sys/kernel/overflowuid, overflowgid: what an unmapped id looks like
 
 
-def make(config: Mapping[str, Any], facts: Facts, notes: list[Note]) -> IdMap:
+def make(config: Mapping[str, Any], facts: Facts, notes: Notes) -> IdMap:
     """The maps for a new user namespace: the configuration's, else the default ones with a Note.
 
     Raises SpecError when there is nothing to map, UnsupportedError with the pointer of the entry
@@ -103,7 +104,7 @@ def may_set_groups(idmap: IdMap, facts: Facts) -> bool:
 
 
 def _defaults(
-    linux: Mapping[str, Any], facts: Facts, notes: list[Note]
+    linux: Mapping[str, Any], facts: Facts, notes: Notes
 ) -> tuple[list[IDMapping], list[IDMapping]]:
     """Container 0 is the caller, 1 and up are what was granted; one id when nothing was."""
     granted = bool(facts.subuids and facts.subgids)
@@ -126,7 +127,7 @@ def _defaults(
             f"as {' and '.join(files)} grant {user} nothing"
         )
     pointer = "/linux/uidMappings" if asked else "/linux/namespaces"
-    notes.append(Note(pointer=pointer, text=f"{start}: {what}"))
+    notes.tell(pointer, f"{start}: {what}")
     uids = default_mappings(facts.euid, facts.subuids if full else ())
     gids = default_mappings(facts.egid, facts.subgids if full else ())
     return uids[:MOST_EXTENTS], gids[:MOST_EXTENTS]

@@ -10,7 +10,8 @@ from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.plan import devices, hooks, idmap, mounts, process, resources
 from rootless_pyoki.plan.mount_options import PROPAGATION
-from rootless_pyoki.plan.plan import Namespace, Note, Plan, Rootfs
+from rootless_pyoki.plan.notes import Notes
+from rootless_pyoki.plan.plan import Namespace, Plan, Rootfs
 from rootless_pyoki.spec.linux_rules import sysctl_parts
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless_pyoki.host.facts import Facts
-    from rootless_pyoki.plan.plan import IdMap, IdRange, Process, Seccomp
+    from rootless_pyoki.plan.plan import IdMap, IdRange, Note, Process, Seccomp
     from rootless_pyoki.spec.bundle import Bundle
 
 NAMESPACES = {
@@ -40,14 +41,15 @@ def make(
     id: str,
     no_pivot: bool = False,
     no_new_keyring: bool = False,
+    unsupported: str = "",
 ) -> Plan:
-    """Everything that will be done for container `id`.
+    """Everything that will be done for container `id`. unsupported: see notes.py.
 
     Raises SpecError and UnsupportedError with the pointer of the field.
     """
     config: dict[str, Any] = bundle.config
     linux = config.get("linux") or {}
-    notes: list[Note] = []
+    notes = Notes(unsupported)
     _refuse_unsupported(linux)
     planned_namespaces = namespaces(linux, facts, notes)
     new = {ns.kind for ns in planned_namespaces if not ns.path}
@@ -119,6 +121,7 @@ def make_exec_process(
     groups_refused: str = "",
     own_user_namespace: bool = True,
     pointer: str = "",
+    unsupported: str = "",
 ) -> tuple[Process, tuple[Note, ...]]:
     """A process that joins the container made from `config`; process_object is validated.
 
@@ -126,7 +129,7 @@ def make_exec_process(
     setgroups(2) is denied there, "" when it is not; own_user_namespace: whether the container has
     another user namespace than the caller. The container's seccomp profile applies to it too.
     """
-    notes: list[Note] = []
+    notes = Notes(unsupported)
     credentials = process.Credentials(
         uids=uids,
         gids=gids,
@@ -145,7 +148,7 @@ def make_exec_process(
     return planned, tuple(notes)
 
 
-def namespaces(linux: dict[str, Any], facts: Facts, notes: list[Note]) -> tuple[Namespace, ...]:
+def namespaces(linux: dict[str, Any], facts: Facts, notes: Notes) -> tuple[Namespace, ...]:
     """In the order of the configuration; a user namespace is added where it takes one to go on."""
     planned = []
     kinds = set()
@@ -218,7 +221,7 @@ def _rootfs(config: dict[str, Any], bundle: str, no_pivot: bool) -> Rootfs:
     )
 
 
-def _seccomp(linux: dict[str, Any], facts: Facts, notes: list[Note]) -> Seccomp | None:
+def _seccomp(linux: dict[str, Any], facts: Facts, notes: Notes) -> Seccomp | None:
     profile = linux.get("seccomp")
     if not profile:
         return None
@@ -237,7 +240,7 @@ def _seccomp(linux: dict[str, Any], facts: Facts, notes: list[Note]) -> Seccomp 
     unknown = seccomp.unknown_names(profile, arch=facts.machine)
     if unknown:
         text = f"system calls that are not known are passed over: {', '.join(unknown)}"
-        notes.append(Note(pointer=f"{pointer}/syscalls", text=text))
+        notes.tell(f"{pointer}/syscalls", text)
     return filter
 
 

@@ -10,13 +10,14 @@ from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.plan.idmap import is_mapped
 from rootless_pyoki.plan.mount_options import Options, parse
-from rootless_pyoki.plan.plan import Mount, Note
+from rootless_pyoki.plan.plan import Mount
 from rootless_pyoki.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless_pyoki.plan.notes import Notes
     from rootless_pyoki.plan.plan import IdRange
 
 ALL_TREE_SAFE = c.MOUNT_ATTR_NOSUID | c.MOUNT_ATTR_NODEV | c.MOUNT_ATTR_NOEXEC
@@ -46,7 +47,7 @@ class Surroundings:
         self.gids = gids
 
 
-def make(config: dict[str, Any], around: Surroundings, notes: list[Note]) -> tuple[Mount, ...]:
+def make(config: dict[str, Any], around: Surroundings, notes: Notes) -> tuple[Mount, ...]:
     """All of /mounts, in order.
 
     Raises SpecError for what cannot be, UnsupportedError for idmapped mounts.
@@ -57,14 +58,10 @@ def make(config: dict[str, Any], around: Surroundings, notes: list[Note]) -> tup
     )
 
 
-def _make_one(
-    entry: dict[str, Any], pointer: str, around: Surroundings, notes: list[Note]
-) -> Mount:
+def _make_one(entry: dict[str, Any], pointer: str, around: Surroundings, notes: Notes) -> Mount:
     destination = entry["destination"]
     if destination[:1] != "/":
-        notes.append(
-            Note(pointer=f"{pointer}/destination", text=f"{destination} is taken as /{destination}")
-        )
+        notes.tell(f"{pointer}/destination", f"{destination} is taken as /{destination}")
         destination = f"/{destination}"
     for key in ("uidMappings", "gidMappings"):
         if entry.get(key):
@@ -139,7 +136,7 @@ _FALLBACKS = {
 }
 
 
-def _host_instead(mount: Mount, around: Surroundings, notes: list[Note]) -> Mount:
+def _host_instead(mount: Mount, around: Surroundings, notes: Notes) -> Mount:
     """The host's /sys or /dev/mqueue, where it is known that the kernel will refuse a new one.
 
     A filesystem that shows a namespace may be mounted only by whom that namespace belongs to.
@@ -156,9 +153,7 @@ def _host_instead(mount: Mount, around: Surroundings, notes: list[Note]) -> Moun
     else:
         return mount
     readonly = " read-only" if lasting & c.MOUNT_ATTR_RDONLY else ""
-    notes.append(
-        Note(pointer=mount.pointer, text=f"{why}: the host's {mount.fallback} is bound{readonly}")
-    )
+    notes.tell(mount.pointer, f"{why}: the host's {mount.fallback} is bound{readonly}")
     return replace(
         mount,
         kind="bind",
@@ -175,7 +170,7 @@ def _host_instead(mount: Mount, around: Surroundings, notes: list[Note]) -> Moun
 
 
 def _data(
-    kind: str, options: Options, pointer: str, around: Surroundings, notes: list[Note]
+    kind: str, options: Options, pointer: str, around: Surroundings, notes: Notes
 ) -> tuple[str, ...]:
     """Options for the filesystem, with the ids that it names checked against the maps."""
     if kind not in ("devpts", "tmpfs"):
@@ -194,7 +189,7 @@ def _data(
             at = f"{pointer}/options/{index}"
             if kind == "tmpfs":
                 raise SpecError(f"{key} {value} is not mapped", pointer=at)
-            notes.append(Note(pointer=at, text=f"{text} left out: {key} {value} is not mapped"))
+            notes.tell(at, f"{text} left out: {key} {value} is not mapped")
             continue
         kept.append(text)
     return tuple(kept)

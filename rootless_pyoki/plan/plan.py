@@ -112,6 +112,8 @@ class Process(Record):
     rlimits: tuple[Rlimit, ...]
     no_new_privileges: bool
     oom_score_adj: int | None
+    # what the kernel refuses of oomScoreAdj, rlimits, scheduler, ioPriority is clamped or left out, and told
+    lenient: bool
     seccomp: Seccomp | None
     apparmor_profile: str
     selinux_label: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.kernel.constants import CAPABILITIES, RLIMITS
 from rootless_pyoki.plan.idmap import is_mapped
-from rootless_pyoki.plan.plan import Capabilities, Note, Process, Rlimit
+from rootless_pyoki.plan.plan import Capabilities, Process, Rlimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless_pyoki.host.facts import Facts
+    from rootless_pyoki.plan.notes import Notes
     from rootless_pyoki.plan.plan import IdRange, Seccomp
 
 DEFAULT_UMASK = 0o022  # as runc and crun: the caller's own never shows
@@ -56,7 +57,7 @@ def make(
     *,
     pointer: str,
     seccomp: Seccomp | None,
-    notes: list[Note],
+    notes: Notes,
 ) -> Process:
     """Raises SpecError (an id that is not mapped) and UnsupportedError."""
     _refuse_unsupported(process, pointer)
@@ -83,6 +84,7 @@ def make(
         rlimits=_rlimits(process.get("rlimits") or (), facts, f"{pointer}/rlimits"),
         no_new_privileges=bool(process.get("noNewPrivileges")),
         oom_score_adj=process.get("oomScoreAdj"),
+        lenient=notes.lenient,
         seccomp=seccomp,
         apparmor_profile="",
         selinux_label="",
@@ -141,9 +143,7 @@ def _additional_gids(
     return tuple(gids)
 
 
-def capabilities(
-    process: dict[str, Any], held: int, pointer: str, notes: list[Note]
-) -> Capabilities:
+def capabilities(process: dict[str, Any], held: int, pointer: str, notes: Notes) -> Capabilities:
     """The five sets as masks; no object means none. What is not held is left out and noted."""
     sets = process.get("capabilities")
     if not sets:
@@ -157,23 +157,16 @@ def capabilities(
         missing |= mask & ~held
         masks[name] = mask & held
     if missing:
-        notes.append(
-            Note(pointer=pointer, text=f"{_names(missing)} left out: not held by the caller")
-        )
+        notes.tell(pointer, f"{_names(missing)} left out: not held by the caller")
     lost = masks["effective"] & ~masks["permitted"]
     if lost:
         masks["effective"] &= masks["permitted"]
-        notes.append(
-            Note(pointer=f"{pointer}/effective", text=f"{_names(lost)} left out: not permitted")
-        )
+        notes.tell(f"{pointer}/effective", f"{_names(lost)} left out: not permitted")
     lost = masks["ambient"] & ~(masks["permitted"] & masks["inheritable"])
     if lost:
         masks["ambient"] &= ~lost
-        notes.append(
-            Note(
-                pointer=f"{pointer}/ambient",
-                text=f"{_names(lost)} left out: not both permitted and inheritable",
-            )
+        notes.tell(
+            f"{pointer}/ambient", f"{_names(lost)} left out: not both permitted and inheritable"
         )
     return Capabilities(**masks)
 

@@ -7,12 +7,14 @@ lacks is noted where it does no harm to go without, and refused otherwise.
 from __future__ import annotations
 
 from rootless_pyoki.errors import SpecError, UnsupportedError
-from rootless_pyoki.plan.plan import Note, Resources
+from rootless_pyoki.plan.plan import Resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
+
+    from rootless_pyoki.plan.notes import Notes
 
     Files = list[tuple[str, str, str]]
 
@@ -22,18 +24,13 @@ NONE = Resources(files=())
 _GONE = "has no counterpart in cgroup v2"
 
 
-def make(resources: dict[str, Any], notes: list[Note], pointer: str = POINTER) -> Resources:
+def make(resources: dict[str, Any], notes: Notes, pointer: str = POINTER) -> Resources:
     """`resources` is validated. Raises SpecError and UnsupportedError with the field's pointer."""
     if not resources:
         return NONE
     files: Files = []
     if resources.get("devices"):
-        notes.append(
-            Note(
-                pointer=f"{pointer}/devices",
-                text="not applied: access to devices is limited by what lies in /dev",
-            )
-        )
+        notes.pass_over(f"{pointer}/devices", "access to devices is limited by what lies in /dev")
     if resources.get("memory"):
         _memory(resources["memory"], files, notes, f"{pointer}/memory")
     if resources.get("pids"):
@@ -50,7 +47,7 @@ def make(resources: dict[str, Any], notes: list[Note], pointer: str = POINTER) -
     network = resources.get("network") or {}
     for key in ("classID", "priorities"):
         if network.get(key):
-            notes.append(Note(pointer=f"{pointer}/network/{key}", text=f"not applied: {_GONE}"))
+            notes.pass_over(f"{pointer}/network/{key}", _GONE)
     _unified(resources.get("unified") or {}, files, f"{pointer}/unified")
     return Resources(files=tuple(files), optional=optional, bfq_weight=bfq_weight)
 
@@ -59,7 +56,7 @@ def _limit(value: int) -> str:
     return "max" if value < 0 else str(value)
 
 
-def _memory(memory: dict[str, Any], files: Files, notes: list[Note], pointer: str) -> None:
+def _memory(memory: dict[str, Any], files: Files, notes: Notes, pointer: str) -> None:
     """A limit of 0 means none was given, as in runc."""
     limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
     if limit:
@@ -70,7 +67,7 @@ def _memory(memory: dict[str, Any], files: Files, notes: list[Note], pointer: st
         files.append(("memory.low", _limit(memory["reservation"]), f"{pointer}/reservation"))
     for key in ("kernel", "kernelTCP", "swappiness", "disableOOMKiller"):
         if memory.get(key):
-            notes.append(Note(pointer=f"{pointer}/{key}", text=f"not applied: {_GONE}"))
+            notes.pass_over(f"{pointer}/{key}", _GONE)
 
 
 def _swap(swap: int, limit: int, pointer: str) -> str:

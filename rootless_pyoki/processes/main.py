@@ -11,7 +11,7 @@ from rootless_pyoki.errors import ChildError, SyscallError, UnsupportedError, fr
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.plan.plan import Note
-from rootless_pyoki.processes import channel, gate, intermediate, join, protocol
+from rootless_pyoki.processes import channel, gate, intermediate, join, protocol, rare
 from rootless_pyoki.record import Record
 
 TYPE_CHECKING = False
@@ -88,6 +88,7 @@ def launch(plan: Plan, ends: Ends, calls: Calls) -> Launched:
     a_main, a_child = channel.pair()
     b_main, b_child = channel.pair()
     _prepare(ends)
+    rare.load(plan.process, plan)
     birth = Birth(calls)
     cgroup = calls.cgroup()
     if not birth.clone_into(cgroup):
@@ -121,6 +122,7 @@ def launch_joining(process: Process, target: Target, ends: Ends, calls: Calls) -
     """Bring exec's process up to its waiting gate, inside a living container."""
     ours, theirs = channel.pair()
     _prepare(ends)
+    rare.load(process)
     birth = Birth(calls)
     birth.first = syscalls.clone(0)
     if not birth.first:

@@ -13,7 +13,7 @@ from rootless_pyoki.host.facts import Facts
 from rootless_pyoki.host.id_range import IdRange
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.plan import idmap
-from rootless_pyoki.plan.plan import Note
+from rootless_pyoki.plan.notes import Notes
 from rootless_pyoki.record import replace
 from tests.plan.plans import IN_PODMAN, ROOT
 from tests.plan.plans import USER as SOMEBODY
@@ -43,7 +43,7 @@ def config(*uids: IdRange, gids: tuple[IdRange, ...] | None = None) -> dict[str,
 
 def make(config: dict[str, Any], facts: Facts) -> idmap.IdMap:
     """A map of the configuration's own; no note is due."""
-    notes: list[Note] = []
+    notes = Notes()
     made = idmap.make(config, facts, notes)
     assert notes == []
     return made
@@ -104,7 +104,7 @@ def test_without_mappings_a_user_gets_all_that_is_granted(
     linux: dict[str, Any], pointer: str, words: str
 ) -> None:
     """Container 0 is the caller; a note says that it was not asked for."""
-    notes: list[Note] = []
+    notes = Notes()
     made = idmap.make({"linux": linux}, USER, notes)
     assert made.uids == made.gids == (R(0, 1000, 1), R(1, 100000, 65536))
     assert made.writer == "helpers"
@@ -114,7 +114,7 @@ def test_without_mappings_a_user_gets_all_that_is_granted(
 
 def test_without_a_grant_a_user_gets_one_id() -> None:
     """The note says which file has no line."""
-    notes: list[Note] = []
+    notes = Notes()
     made = idmap.make({}, replace(USER, subgids=()), notes)
     assert made.uids == made.gids == (R(0, 1000, 1),)
     assert (made.writer, made.deny_setgroups) == ("direct", True)
@@ -124,14 +124,14 @@ def test_without_a_grant_a_user_gets_one_id() -> None:
 def test_an_own_id_within_the_grant_is_mapped_once() -> None:
     """The kernel refuses an id that is mapped twice."""
     facts = replace(USER, euid=100010, subuids=((100000, 20),))
-    made = idmap.make({}, facts, [])
+    made = idmap.make({}, facts, Notes())
     assert made.uids == (R(0, 100010, 1), R(1, 100000, 10), R(11, 100011, 9))
 
 
 def test_root_must_say_what_to_map() -> None:
     """There is no obvious choice."""
     with pytest.raises(SpecError, match="needs uidMappings and gidMappings"):
-        idmap.make({"linux": {"namespaces": [{"type": "user"}]}}, ROOT, [])
+        idmap.make({"linux": {"namespaces": [{"type": "user"}]}}, ROOT, Notes())
 
 
 # --- refusals
@@ -261,7 +261,7 @@ def test_ids_are_translated_both_ways() -> None:
 
 def test_granted_ids_without_the_helpers() -> None:
     """Where newuidmap is not installed, the default map has the caller's own id alone, and says why."""
-    notes: list[Note] = []
+    notes = Notes()
     made = idmap.make({}, replace(USER, id_helpers=False), notes)
 
     assert made.uids == (IdRange(container=0, host=USER.euid, size=1),)

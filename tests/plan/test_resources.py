@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.plan import resources
-from rootless_pyoki.plan.plan import Note
+from rootless_pyoki.plan.notes import Notes
 from tests.plan import plans
 
 AT = "/linux/resources"
@@ -194,6 +194,6 @@ def test_what_version_2_cannot(asked: dict[str, Any], pointer: str) -> None:
 )
 def test_what_is_noted(asked: dict[str, Any], pointers: list[str]) -> None:
     """What version 2 has not and peers pass over is told, once a field."""
-    notes: list[Note] = []
+    notes = Notes()
     assert resources.make(asked, notes).files == ()
     assert [note.pointer for note in notes] == [AT + pointer for pointer in pointers]
