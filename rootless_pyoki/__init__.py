@@ -33,6 +33,15 @@ _API = {
 __all__ = ("__version__", *_API)  # noqa: PLE0604
 
 
+def commit() -> str:
+    """The commit that was built, as the build wrote it down; a checkout has no such file."""
+    try:
+        module = __import__("rootless_pyoki._build", fromlist=["COMMIT"])
+    except ImportError:
+        return "unknown"
+    return str(module.COMMIT)
+
+
 def __getattr__(name: str) -> object:
     """Import a public name at its first use (PEP 562)."""
     module = _API.get(name)

@@ -11,7 +11,10 @@ import sys
 if not __package__:
     sys.path.append(__file__.rsplit("/", 2)[0])
 
-from rootless_pyoki.cli.entry import main
+try:
+    from rootless_pyoki.cli.entry import main
+except OSError as error:  # too many open files, an unreadable installation
+    sys.exit(f"error: load pyoki: {error}")
 
 if __name__ == "__main__":
     main(sys.argv[1:])

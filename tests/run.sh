@@ -8,9 +8,11 @@
 # --long     with the tests that take long
 # --user     as root: whom the tests run as (default pyoki-test; made when it is not there)
 #
-# As root, the tests run as that user in a private, delegated cgroup v2 tree; those marked `root`
-# follow as root. Tests find in the environment: PYOKI_HOT (the installed launcher, with the hot
-# bundle), PYOKI_SLOW (the checkout's, without), PYOKI_WHEEL.
+# As root, the tests run as that user in a private, delegated cgroup v2 tree; those marked `root` run
+# as root. Those marked `conformance` run three times there: as the user with all the others, as uid
+# 0 of a user namespace of the user's (what `podman unshare` gives), and as root. Tests find in the
+# environment: PYOKI_HOT (the installed launcher, with the hot bundle), PYOKI_SLOW (the checkout's,
+# without), PYOKI_WHEEL.
 set -euo pipefail
 checkout=$(realpath "$(dirname "$0")/..")
 . "$checkout/.ci/machine.sh"
@@ -43,7 +45,8 @@ copy_checkout() {
     if git -C "$checkout" rev-parse --show-toplevel > "$home/top" 2> /dev/null; then
         git -C "$checkout" ls-files -z --cached --others --exclude-standard
     else
-        cd "$checkout" && find . -name .git -prune -o -name .venv -prune -o -type f -print0
+        cd "$checkout" && find . \( -name .git -o -name .venv -o -name '.*_cache' -o -name .hypothesis \) -prune \
+            -o -type f -print0
     fi > "$home/files"
     # what is gone from the checkout goes from the copy too; what was built there stays
     (cd "$home/src" && find . -type f ! -name '*.so' ! -name gate -delete)
@@ -69,10 +72,12 @@ prepare_environments() {
     PYOKI_WHEEL=$(echo "$home"/wheel/*.whl)
     export PYOKI_WHEEL PYOKI_HOT=$home/hot/bin/pyoki PYOKI_SLOW=$home/venv/bin/pyoki
     if [ -n "${PYOKI_OCI_SCHEMA-}" ]; then # the test user may not be able to read the original
-        rm -rf "$home/schema"
-        cp -r "$PYOKI_OCI_SCHEMA" "$home/schema"
-        chmod -R u+w "$home/schema"
-        export PYOKI_OCI_SCHEMA=$home/schema
+        chmod -R u+w "$home/spec" 2> /dev/null || :
+        rm -rf "$home/spec"
+        mkdir "$home/spec"
+        cp -r "$PYOKI_OCI_SCHEMA" "$home/spec/schema"
+        cp "$PYOKI_OCI_SCHEMA"/../*.md "$home/spec" 2> /dev/null || : # the specification's text
+        export PYOKI_OCI_SCHEMA=$home/spec/schema
     fi
 }
 
@@ -80,12 +85,20 @@ prepare_environments() {
 run_pytest() {
     local marked=$1 code=0
     shift
+    echo "tests ($marked)${*:+: $*}" >&2
     [ -z "$marks" ] || marked="$marked and $marks"
     "$@" env HYPOTHESIS_STORAGE_DIRECTORY="$scratch/hypothesis" PYTHONDONTWRITEBYTECODE=1 TMPDIR="$scratch" \
         "$home/venv/bin/python" -m pytest -p no:cacheprovider --timeout=120 --basetemp="$scratch/pytest" \
         -m "$marked" ${arguments[@]+"${arguments[@]}"} 9>&- || code=$?
     [ $code = 0 ] || [ $code = 5 ] || failed=1
     [ $code = 5 ] || ran=1
+}
+
+# conformance COMMAND...: the tests marked so, started by COMMAND, if it can start anything here
+conformance() {
+    "$@" true 2> /dev/null || { echo "left out: conformance tests by $*" >&2; return 0; }
+    [ ${#arguments[@]} -gt 0 ] || set -- "$@" env PYTEST_ADDOPTS="${PYTEST_ADDOPTS-} tests/conformance"
+    run_pytest "conformance and not root" "$@"
 }
 
 prepare_machine
@@ -99,25 +112,33 @@ prepare_environments
 cd "$home/src"
 failed=0 ran=0
 view=$home/src/tests/support/v2view
+userns=$home/src/tests/support/userns
 scratches=()
 trap 'as_root rm -rf "${scratches[@]}" 2> /dev/null || rm -rf "${scratches[@]}"' EXIT
 new_scratch() { scratch=$(mktemp -d /tmp/pyoki-XXXXXX); scratches+=("$scratch"); as_root chown "$1:" "$scratch"; }
 
 if [ "$(id -u)" = 0 ]; then
-    new_scratch root
-    run_pytest root
-    new_scratch "$user"
-    run_pytest "not root" "$view" "$user"
+    become=() # root already
 elif as_root true 2> /dev/null; then
+    become=(as_root --preserve-env)
+    user=$(id -un)
+else
+    become=(false)
+fi
+if [ "${become[*]-}" != false ]; then
     new_scratch root
-    run_pytest root as_root --preserve-env
-    new_scratch "$(id -un)"
-    run_pytest "not root" as_root --preserve-env "$view" "$(id -un)"
+    run_pytest root ${become[@]+"${become[@]}"}
+    new_scratch "$user"
+    run_pytest "not root" ${become[@]+"${become[@]}"} "$view" "$user"
+    conformance ${become[@]+"${become[@]}"} "$view" "$user" "$userns"
+    new_scratch root
+    conformance ${become[@]+"${become[@]}"} "$view" root
 else
     scratch=$(mktemp -d /tmp/pyoki-XXXXXX)
     scratches+=("$scratch")
     echo "without root: no cgroup v2 tree of our own, and the tests marked root are left out" >&2
     run_pytest "not root"
+    conformance "$userns"
 fi
 [ $ran = 1 ] || exit 5
 exit $failed

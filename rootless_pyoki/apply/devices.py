@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from rootless_pyoki.apply import mounting
-from rootless_pyoki.errors import SyscallError, from_oserror
+from rootless_pyoki.errors import PyokiError, SyscallError, UnsupportedError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, paths, syscalls
+from rootless_pyoki.plan.plan import Note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootless_pyoki.plan.plan import Device
 
 LINKS = (
@@ -17,6 +20,74 @@ LINKS = (
     ("/dev/stdout", "/proc/self/fd/1"),
     ("/dev/stderr", "/proc/self/fd/2"),
 )
+
+
+def sources(devices: tuple[Device, ...], lenient: bool, tell: Callable[[Note], None]) -> list[int]:
+    """A detached clone for each device that is bound, else -1; as the caller, in the new mount namespace.
+
+    Raises PyokiError with the pointer of a device that the host lacks, that is another one there, or
+    that the caller may not open; lenient: it is left out (-1 too), and `tell` hears why.
+    """
+    opened = []
+    for device in devices:
+        source = -1
+        if device.kind == "bind":
+            try:
+                source = _source(device)
+            except PyokiError as error:
+                if not lenient or not device.pointer:
+                    raise
+                tell(Note(pointer=device.pointer, text=f"not applied: {error.message}"))
+        opened.append(source)
+    return opened
+
+
+def _source(device: Device) -> int:
+    try:
+        tree = mounting.clone(device.source, recursive=False)
+    except SyscallError as error:
+        hint = (
+            "device nodes cannot be made in a user namespace (mknod: EPERM), only those of the host "
+            "can be bound: have it made on the host, or leave it out"
+        )
+        raise from_oserror(
+            error, f"bind device {device.source}", pointer=device.pointer, hint=hint
+        ) from None
+    if not device.pointer:
+        return tree
+    seen = syscalls.fstat(tree)
+    if not _same(device, seen.st_mode, seen.st_rdev):
+        raise UnsupportedError(
+            f"device {device.path} is to be {_name(device.mode, device.major, device.minor)}, but the "
+            f"host's {device.source} is {_name(seen.st_mode, *_numbers(seen.st_rdev))}",
+            pointer=device.pointer,
+            hint="a node of other numbers cannot be made in a user namespace (mknod: EPERM)",
+        )
+    may = [mode for mode in (c.R_OK, c.W_OK) if syscalls.faccessat(c.AT_FDCWD, device.source, mode)]
+    if not may:
+        raise UnsupportedError(
+            f"device {device.path}: open {device.source}: permission denied (EACCES)",
+            pointer=device.pointer,
+            errno=c.EACCES,
+            hint=f"no capability in the container helps: give the caller access to {device.source} on "
+            "the host (a group, or an ACL), or leave it out",
+        )
+    return tree
+
+
+def _same(device: Device, mode: int, number: int) -> bool:
+    return mode & c.S_IFMT == device.mode & c.S_IFMT and number == syscalls.makedev(
+        device.major, device.minor
+    )
+
+
+def _numbers(number: int) -> tuple[int, int]:
+    return syscalls.major(number), syscalls.minor(number)
+
+
+def _name(mode: int, major: int, minor: int) -> str:
+    letter = {c.S_IFCHR: "c", c.S_IFBLK: "b"}.get(mode & c.S_IFMT)
+    return f"{letter} {major}:{minor}" if letter else "no device"
 
 
 def populate(devices: tuple[Device, ...], root: int, sources: list[int]) -> None:
@@ -28,7 +99,7 @@ def populate(devices: tuple[Device, ...], root: int, sources: list[int]) -> None
         try:
             if source >= 0:
                 _bind(device, root, source)
-            else:
+            elif device.kind != "bind":
                 _make(device, root)
         except SyscallError as error:
             raise from_oserror(
@@ -42,9 +113,20 @@ def populate(devices: tuple[Device, ...], root: int, sources: list[int]) -> None
 def _bind(device: Device, root: int, source: int) -> None:
     target = paths.make_file(root, device.path)
     try:
+        if device.pointer:
+            _expect_place(device, target)
         mounting.attach(source, target)
     finally:
         syscalls.close(target)
+
+
+def _expect_place(device: Device, target: int) -> None:
+    """What is there must be that very device (config-linux.md, "Devices"), or a place to mount on."""
+    seen = syscalls.fstat(target)
+    if seen.st_mode & c.S_IFMT == c.S_IFREG and not seen.st_size:
+        return
+    if not _same(device, seen.st_mode, seen.st_rdev):
+        raise SyscallError(c.EEXIST, "Something else is there", "mount", device.path)
 
 
 def _make(device: Device, root: int) -> None:

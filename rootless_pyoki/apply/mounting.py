@@ -10,24 +10,30 @@ from __future__ import annotations
 from rootless_pyoki.apply import staging
 from rootless_pyoki.errors import SyscallError
 from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.kernel import syscalls
+from rootless_pyoki.kernel import fds, syscalls
 
 _REFUSED = (c.ENOSYS, c.EPERM)
 _ATTACH = c.MOVE_MOUNT_F_EMPTY_PATH | c.MOVE_MOUNT_T_EMPTY_PATH
 _CLONE = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC
+ONLY_MOUNT = c.MS_I_VERSION | c.MS_SILENT | c.MS_POSIXACL
+_LONGEST_WORD = 200  # characters, surely fewer than the 256 bytes that fsconfig(2) takes
 
 
-def clone(path: str, *, recursive: bool) -> int:
-    """A copy of the host's mount at `path`, attached nowhere yet: its root as an fd."""
+def clone(path: str, *, recursive: bool, nofollow: bool = False) -> int:
+    """A copy of the host's mount at `path`, attached nowhere yet: its root as an fd.
+
+    nofollow: where `path` is a symbolic link, that link itself.
+    """
     if not staging.needed:
+        flags = _CLONE | (c.AT_RECURSIVE if recursive else 0)
         try:
             return syscalls.open_tree(
-                c.AT_FDCWD, path, _CLONE | (c.AT_RECURSIVE if recursive else 0)
+                c.AT_FDCWD, path, flags | (c.AT_SYMLINK_NOFOLLOW if nofollow else 0)
             )
         except SyscallError as error:
             if error.errno not in _REFUSED:
                 raise
-    source = syscalls.openat(c.AT_FDCWD, path, c.O_PATH)
+    source = syscalls.openat(c.AT_FDCWD, path, c.O_PATH | (c.O_NOFOLLOW if nofollow else 0))
     try:
         return _stage(source, recursive)
     except SyscallError as error:
@@ -35,6 +41,16 @@ def clone(path: str, *, recursive: bool) -> int:
         raise
     finally:
         syscalls.close(source)
+
+
+def clone_source(path: str, *, recursive: bool, nofollow: bool) -> int:
+    """clone(); a tree with mounts locked by the parent user namespace is only cloned whole."""
+    try:
+        return clone(path, recursive=recursive, nofollow=nofollow)
+    except SyscallError as error:
+        if error.errno != c.EINVAL or recursive:
+            raise
+        return clone(path, recursive=True, nofollow=nofollow)
 
 
 def clone_fd(fd: int, *, recursive: bool = True) -> int:
@@ -55,16 +71,22 @@ def _stage(source: int, recursive: bool) -> int:
     return tree
 
 
-def make_filesystem(kind: str, source: str, data: list[str], attributes: int = 0) -> int:
-    """A new filesystem, attached nowhere yet; SyscallError carries the kernel's own words as a note."""
-    if staging.needed:
-        return staging.make_filesystem(kind, source, data, attributes)
+def make_filesystem(
+    kind: str, source: str, data: list[str], attributes: int = 0, flags: int = 0
+) -> int:
+    """A new filesystem, attached nowhere yet; SyscallError carries the kernel's own words as a note.
+
+    flags: of ONLY_MOUNT. Those, long options and subtypes (fuse.X) only mount(2) takes.
+    """
+    long = any(len(word) > _LONGEST_WORD for word in data)
+    if staging.needed or flags or long or "." in kind:
+        return staging.make_filesystem(kind, source, data, attributes, flags)
     try:
         context = syscalls.fsopen(kind, c.FSOPEN_CLOEXEC)
     except SyscallError as error:
         if error.errno not in _REFUSED:
             raise
-        return staging.make_filesystem(kind, source, data, attributes)
+        return staging.make_filesystem(kind, source, data, attributes, flags)
     try:
         if source:
             syscalls.fsconfig(context, c.FSCONFIG_SET_STRING, "source", source)
@@ -116,6 +138,15 @@ def set_attributes(
         if not attached and not staging.needed:
             staging.take(tree)
         staging.set_attributes(tree, attr_set, attr_clear, recursive=recursive)
+
+
+def reconfigure(target: int, flags: int, data: list[str], attr_set: int, attr_clear: int) -> None:
+    """Change the filesystem that is mounted at the O_PATH fd: MS_* flags and options of its own.
+
+    Its mount gets the attributes at the same time: mount(2) knows one set of flags for both.
+    """
+    path = fds.fd_path(target)
+    staging.remount(path, attr_set, attr_clear, flags, ",".join(data) or None)
 
 
 def set_propagation(tree: int, kind: int, *, recursive: bool) -> None:

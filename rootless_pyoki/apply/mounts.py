@@ -10,6 +10,7 @@ from rootless_pyoki.apply import copy_up, foreign_proc, mounting
 from rootless_pyoki.errors import HostError, PyokiError, SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, paths, syscalls
+from rootless_pyoki.plan import mount_options
 from rootless_pyoki.plan.plan import Note
 from rootless_pyoki.record import replace
 
@@ -17,52 +18,58 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless_pyoki.plan.plan import Device, Mount
+    from rootless_pyoki.apply import idmapped
+    from rootless_pyoki.plan.plan import Mount, Plan
 
 ATIMES = c.MOUNT_ATTR__ATIME | c.MOUNT_ATTR_NODIRATIME
 REFUSED = (c.EPERM, c.EBUSY, c.ENODEV, c.EACCES)
+_SHOWN = {
+    c.MOUNT_ATTR_RDONLY: c.ST_RDONLY,
+    c.MOUNT_ATTR_NOSUID: c.ST_NOSUID,
+    c.MOUNT_ATTR_NODEV: c.ST_NODEV,
+    c.MOUNT_ATTR_NOEXEC: c.ST_NOEXEC,
+    c.MOUNT_ATTR_NOSYMFOLLOW: c.ST_NOSYMFOLLOW,
+}
 _FLAG_WORDS = ((c.MS_SYNCHRONOUS, "sync"), (c.MS_DIRSYNC, "dirsync"), (c.MS_LAZYTIME, "lazytime"))
 
 
-def mount_sources(mounts: tuple[Mount, ...]) -> list[int]:
+def idmap_helper(plan: Plan) -> idmapped.Helper | None:
+    """Whoever will idmap binds, where a new user namespace takes us the power to do it."""
+    if not any(mount.idmap and mount.kind == "bind" for mount in plan.mounts):
+        return None
+    if not any(namespace.kind == "user" for namespace in plan.namespaces):
+        return None
+    from rootless_pyoki.apply import idmapped
+
+    return idmapped.Helper()
+
+
+def mount_sources(mounts: tuple[Mount, ...], helper: idmapped.Helper | None = None) -> list[int]:
     """A detached clone for every bind, -1 for the others; in the new mount namespace, as the caller.
 
     Raises PyokiError with the pointer of the mount whose source is missing or out of reach.
     """
-    return [
-        _source(mount) if mount.kind == "bind" and not mount.remount else -1 for mount in mounts
+    sources = [
+        _source(mount, helper) if mount.kind == "bind" and not mount.remount else -1
+        for mount in mounts
     ]
+    if helper:
+        helper.end()
+    return sources
 
 
-def _source(mount: Mount) -> int:
+def _source(mount: Mount, helper: idmapped.Helper | None) -> int:
     try:
-        try:
-            return mounting.clone(mount.source, recursive=mount.recursive)
-        except SyscallError as error:
-            if error.errno != c.EINVAL or mount.recursive:
-                raise
-            # a tree with mounts locked by the parent user namespace is only cloned whole
-            return mounting.clone(mount.source, recursive=True)
+        if mount.idmap:
+            from rootless_pyoki.apply import idmapped
+
+            return idmapped.source(mount, helper)
+        nofollow = "copy-symlink" in mount.special or "src-nofollow" in mount.special
+        return mounting.clone_source(mount.source, recursive=mount.recursive, nofollow=nofollow)
     except SyscallError as error:
         raise from_oserror(
             error, f"bind {mount.source} to {mount.destination}", pointer=f"{mount.pointer}/source"
         ) from None
-
-
-def device_sources(devices: tuple[Device, ...]) -> list[int]:
-    """The same for devices that are bound from the host."""
-    opened = []
-    for device in devices:
-        if device.kind != "bind":
-            opened.append(-1)
-            continue
-        try:
-            opened.append(mounting.clone(device.source, recursive=False))
-        except SyscallError as error:
-            raise from_oserror(
-                error, f"bind device {device.source}", pointer=device.pointer
-            ) from None
-    return opened
 
 
 def mount_all(
@@ -72,27 +79,57 @@ def mount_all(
     tell: Callable[[Note], None],
     *,
     joined_pid: bool,
-) -> None:
+) -> list[tuple[Mount, int]]:
     """In the order of config.json. `tell` hears what the kernel made us do differently.
 
     joined_pid: the container's pid namespace is one that we stay outside of.
+    Returns what is for make_readonly(), once mount points and device nodes in there are made.
     """
+    late: list[tuple[Mount, int]] = []
     for mount, source in zip(mounts, sources, strict=True):
         try:
             if mount.remount:
+                late = _settle(late, mount.destination)
                 _remount(mount, root, tell)
             else:
-                _mount(mount, root, source, tell, joined_pid)
+                tree = _mount(mount, root, source, tell, joined_pid)
+                if tree >= 0:
+                    late.append((mount, tree))
         except SyscallError as error:
             raise _explain(mount, error) from None
         finally:
             if source >= 0:
                 fds.close_quietly(source)
+    return late
+
+
+def _settle(late: list[tuple[Mount, int]], destination: str) -> list[tuple[Mount, int]]:
+    """What a remount is going to change is made read-only before that; the others are returned."""
+    place = destination.rstrip("/") + "/"
+    now = [pair for pair in late if f"{pair[0].destination}/".startswith(place)]
+    make_readonly(now)
+    return [pair for pair in late if pair not in now]
+
+
+def make_readonly(late: list[tuple[Mount, int]]) -> None:
+    """Option `ro` of a tmpfs: its mount refuses writes from now on."""
+    for mount, tree in late:
+        try:
+            mounting.set_attributes(tree, c.MOUNT_ATTR_RDONLY, attached=True)
+        except SyscallError as error:
+            raise _explain(mount, error) from None
+        syscalls.close(tree)
 
 
 def _mount(
     mount: Mount, root: int, source: int, tell: Callable[[Note], None], joined_pid: bool
-) -> None:
+) -> int:
+    """The mount's fd where it is still to be made read-only, else -1."""
+    if "copy-symlink" in mount.special:
+        from rootless_pyoki.apply import symlinks
+
+        if symlinks.copy(mount, root, source):
+            return -1
     target = _target(mount, root, source)
     try:
         if source >= 0:
@@ -101,19 +138,34 @@ def _mount(
             tree = foreign_proc.make(_data(mount, target))
         else:
             tree, mount = _filesystem(mount, target, tell)
+        if mount.idmap and tree != source:
+            from rootless_pyoki.apply import idmapped
+
+            idmapped.apply(tree, mount, mount.idmap)
         if mount.copy_up:
             copy_up.copy(target, tree)
+        late = mount.kind == "tmpfs" and mount.attr_set & c.MOUNT_ATTR_RDONLY
+        if late:
+            mount = replace(mount, attr_set=mount.attr_set & ~c.MOUNT_ATTR_RDONLY)
         _set_attributes(mount, tree, tell)
         mounting.attach(tree, target)
         _set_propagation(mount, tree)
+        if late:
+            return tree
         if tree != source:
             syscalls.close(tree)
     finally:
         syscalls.close(target)
+    return -1
 
 
 def _target(mount: Mount, root: int, source: int) -> int:
     """The place to mount on, made when it is not there; a bound file needs a file."""
+    if "dest-nofollow" in mount.special:
+        from rootless_pyoki.apply import symlinks
+
+        directory = source < 0 or syscalls.fstat(source).st_mode & c.S_IFMT == c.S_IFDIR
+        return symlinks.place(mount, root, directory=directory)
     if source >= 0 and syscalls.fstat(source).st_mode & c.S_IFMT != c.S_IFDIR:
         return paths.make_file(root, mount.destination)
     if mount.kind in ("proc", "sysfs"):
@@ -151,7 +203,9 @@ def _filesystem(mount: Mount, target: int, tell: Callable[[Note], None]) -> tupl
     Also the mount as it is to be completed: the host's own trees stay read-only whatever is asked.
     """
     try:
-        return mounting.make_filesystem(mount.kind, mount.source, _data(mount, target)), mount
+        data = _data(mount, target)
+        flags = mount.superblock_flags & mounting.ONLY_MOUNT
+        return mounting.make_filesystem(mount.kind, mount.source, data, flags=flags), mount
     except SyscallError as error:
         if not mount.fallback or error.errno not in REFUSED:
             raise
@@ -166,7 +220,11 @@ def _fall_back(
         # the host's own tree: never writable from inside (a container without a cgroup namespace
         # could otherwise move the host's processes)
         mounting.set_attributes(tree, c.MOUNT_ATTR_RDONLY, recursive=True)
-        mount = replace(mount, attr_clear=mount.attr_clear & ~c.MOUNT_ATTR_RDONLY)
+        mount = replace(
+            mount,
+            attr_clear=mount.attr_clear & ~c.MOUNT_ATTR_RDONLY,
+            recursive_clear=mount.recursive_clear & ~c.MOUNT_ATTR_RDONLY,
+        )
     tell(
         Note(
             pointer=mount.pointer,
@@ -210,9 +268,30 @@ def _set_attributes(mount: Mount, tree: int, tell: Callable[[Note], None]) -> No
                 break
             except SyscallError as error:
                 if error.errno != c.EPERM or not (attr_set | attr_clear) & mask & ATIMES:
+                    if error.errno == c.EPERM and attr_clear & ~ATIMES:
+                        raise _locked(mount, tree, error, recursive) from None
                     raise
                 text = f"access times of {mount.destination} stay as they are: {error}"
                 tell(Note(pointer=f"{mount.pointer}/options", text=text))
+
+
+def _locked(mount: Mount, tree: int, error: SyscallError, recursive: bool) -> PyokiError:
+    """Name the option that would take off what the parent user namespace has locked."""
+    held = syscalls.fstatfs(tree).flags
+    table = mount_options.RECURSIVE_ATTRIBUTES if recursive else mount_options.ATTRIBUTES
+    pointer, word = f"{mount.pointer}/options", "an option"
+    for index, option in enumerate(mount.options):
+        cleared = table.get(option, (0, 0))[1] & ~ATIMES
+        # a bound tree may have it deeper down; which of several words it was, nobody says
+        if cleared and (recursive or held & _SHOWN[cleared]):
+            pointer, word = f"{mount.pointer}/options/{index}", option
+    return from_oserror(
+        error,
+        f"{word} on {mount.destination}: the mount {mount.source} has the opposite from outside",
+        pointer=pointer,
+        hint="what a user namespace was given it cannot take off, mount_namespaces(7): leave the option "
+        "out, or change the mount on the host",
+    )
 
 
 def _set_propagation(mount: Mount, tree: int) -> None:
@@ -222,9 +301,19 @@ def _set_propagation(mount: Mount, tree: int) -> None:
 
 
 def _remount(mount: Mount, root: int, tell: Callable[[Note], None]) -> None:
-    """Option `remount`: change what is mounted at the destination already."""
+    """Option `remount`: change what is mounted at the destination already.
+
+    The filesystem itself only where an option is about it: it may belong to somebody else.
+    """
     target = paths.resolve(root, mount.destination)
     try:
+        if mount.kind != "bind" and (
+            mount.data or any(word in mount_options.SUPERBLOCK for word in mount.options)
+        ):
+            flags, changes = mount.superblock_flags, (mount.attr_set, mount.attr_clear)
+            if "async" not in mount.options and syscalls.fstatfs(target).flags & c.ST_SYNCHRONOUS:
+                flags |= c.MS_SYNCHRONOUS
+            mounting.reconfigure(target, flags, list(mount.data), *changes)
         _set_attributes(mount, target, tell)
         _set_propagation(mount, target)
     finally:
@@ -240,6 +329,11 @@ def _explain(mount: Mount, error: SyscallError) -> PyokiError:
         )
     elif mount.kind == "sysfs" and error.errno == c.EPERM:
         hint = "sysfs needs a network namespace of our own; bind the host's /sys instead"
+    elif mount.kind[:4] == "fuse" and error.errno == c.EINVAL:
+        hint = (
+            "fuse wants fd, rootmode, user_id and group_id, and the fd must be of a /dev/fuse that was "
+            "opened in the user namespace of the container"
+        )
     doing = f"mount {mount.kind} on {mount.destination}"
     told = from_oserror(error, doing, pointer=mount.pointer, hint=hint)
     for note in getattr(error, "__notes__", ()):

@@ -5,22 +5,33 @@ from __future__ import annotations
 from rootless_pyoki.errors import HostError, SyscallError, describe_errno, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, paths, procfs, syscalls
+from rootless_pyoki.plan.plan import Note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootless_pyoki.plan.plan import Plan, Process
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LONGEST_PASSWD = 1 << 20  # bytes of /etc/passwd that are looked at
 
 
-def set_oom_score_adj(proc: int, process: Process) -> None:
-    """Intermediate's first act: later /proc/self belongs to others (proc_pid_oom_score_adj(5))."""
+def set_oom_score_adj(proc: int, process: Process, tell: Callable[[Note], None]) -> None:
+    """Intermediate's first act: later /proc/self belongs to others (proc_pid_oom_score_adj(5)).
+
+    Where the user is lenient, what cannot be lowered stays as it is.
+    """
     if process.oom_score_adj is None:
         return
     try:
         procfs.write(proc, "self/oom_score_adj", str(process.oom_score_adj).encode())
     except SyscallError as error:
+        if process.lenient and error.errno in (c.EACCES, c.EPERM):
+            now = procfs.read("self", "oom_score_adj").decode().strip()
+            text = f"oom_score_adj {process.oom_score_adj} asked, it stays {now}: {error}"
+            tell(Note(pointer=f"{process.pointer}/oomScoreAdj", text=text))
+            return
         raise from_oserror(
             error,
             f"set oom_score_adj to {process.oom_score_adj}",
@@ -48,23 +59,37 @@ def bring_loopback_up() -> None:
         raise from_oserror(error, "bring the loopback interface up") from None
 
 
-def write_sysctls(proc: int, sysctls: tuple[tuple[str, str], ...]) -> None:
-    """Through the held procfs: a namespaced key shows the namespace of the process that opens it."""
-    for key, value in sysctls:
-        pointer = f"/linux/sysctl/{key.replace('/', '.')}"
+def write_sysctls(proc: int, plan: Plan, tell: Callable[[Note], None]) -> None:
+    """Through the held procfs: a namespaced key shows the namespace of the process that opens it.
+
+    Where the user is lenient, those that the kernel lacks or keeps to itself are left out.
+    """
+    for key, value, pointer in plan.sysctl:
         try:
             procfs.write(proc, f"sys/{key}", value.encode())
         except SyscallError as error:
+            if plan.process.lenient and error.errno in (c.ENOENT, c.EACCES, c.EPERM, c.EROFS):
+                tell(Note(pointer=pointer, text=f"not applied: set sysctl {key}: {error}"))
+                continue
             hint = ""
             if key.endswith("ping_group_range"):
                 hint = "are all ids of the range mapped?"
             raise from_oserror(error, f"set sysctl {key}", pointer=pointer, hint=hint) from None
 
 
-def join_session_keyring(container_id: str) -> None:
-    """A keyring of the container's own, keyctl(2)."""
+# all for the possessor; view, read, link for the user, as it comes, and search: to find it by its name
+_KEYRING_PERMISSIONS = 0x3F1B0000
+
+
+def join_session_keyring(container_id: str, *, made: bool = False) -> None:
+    """A keyring of the container's own, keyctl(2); made: exec's process takes the one that is there.
+
+    Else the caller's would be the program's, with all keys in it.
+    """
     try:
-        syscalls.join_session_keyring(f"_ses.{container_id}")
+        keyring = syscalls.join_session_keyring(f"_ses.{container_id}")
+        if not made:
+            syscalls.keyctl_setperm(keyring, _KEYRING_PERMISSIONS)
     except SyscallError as error:
         if error.errno in (c.ENOSYS, c.EPERM, c.EACCES):
             return  # no keyrings in this kernel, or an outer profile forbids them: as runc and crun
@@ -169,6 +194,8 @@ def find_executable(process: Process, env: list[str]) -> str:
 
     Raises HostError in the words that callers map to 127 (not found) and 126 (not executable).
     """
+    if not process.args:
+        return "/"  # the configuration has no process: `start` will refuse
     name = process.args[0]
     if "/" in name:
         path = _from_cwd(process, name)

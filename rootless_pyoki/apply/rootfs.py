@@ -8,7 +8,7 @@ from __future__ import annotations
 from rootless_pyoki.apply import mounting
 from rootless_pyoki.errors import HostError, SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.kernel import paths, syscalls
+from rootless_pyoki.kernel import paths, procfs, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,14 +42,20 @@ def attach(rootfs: Rootfs) -> int:
     return tree
 
 
-def make_readonly(rootfs: Rootfs, root: int) -> None:
-    """readonlyPaths, maskedPaths and a read-only root; paths that are not there are passed over."""
+def make_readonly(rootfs: Rootfs, root: int, *, proc: bool = False) -> None:
+    """readonlyPaths, maskedPaths and a read-only root; paths that are not there are passed over.
+
+    proc: a procfs was mounted on /proc, so what is protected below /proc must be that procfs's.
+    """
+    proc = proc and bool(rootfs.masked_paths or rootfs.readonly_paths)
+    places = root, _mounted_proc(root) if proc else -1
     for index, path in enumerate(rootfs.readonly_paths):
-        _protect(root, path, f"/linux/readonlyPaths/{index}", _bind_readonly)
+        _protect(places, path, f"/linux/readonlyPaths/{index}", _bind_readonly)
     null = _null_device(root) if rootfs.masked_paths else -1
     empty = -1
     for index, path in enumerate(rootfs.masked_paths):
-        empty = _mask(root, path, f"/linux/maskedPaths/{index}", null, empty)
+        pointer = f"/linux/maskedPaths/{index}"
+        empty = _mask(places, path, pointer, null, empty, rootfs.label)
     if rootfs.readonly:
         try:
             mounting.set_attributes(root, c.MOUNT_ATTR_RDONLY, attached=True)
@@ -57,9 +63,31 @@ def make_readonly(rootfs: Rootfs, root: int) -> None:
             raise from_oserror(error, "make / read-only", pointer="/root/readonly") from None
 
 
-def _protect(root: int, path: str, pointer: str, action: Callable[[int], None]) -> None:
+def _mounted_proc(root: int) -> int:
+    """Who can rename in the root filesystem could give another directory the name while we look for
+    what to mask: it would not be found there, and its procfs stay open under the new name.
+    """
     try:
-        target = paths.resolve(root, path)
+        return procfs.open_proc("proc", root)
+    except SyscallError as error:
+        raise from_oserror(
+            error,
+            "find the procfs that was mounted on /proc",
+            pointer="/linux/maskedPaths",
+            hint="somebody changes the root filesystem meanwhile",
+        ) from None
+
+
+def _protect(
+    places: tuple[int, int], path: str, pointer: str, action: Callable[[int], None]
+) -> None:
+    """places: the root, and its procfs or -1."""
+    root, proc = places
+    try:
+        if proc >= 0 and path.startswith("/proc/"):
+            target = paths.resolve(proc, path[len("/proc/") :] or ".")
+        else:
+            target = paths.resolve(root, path)
     except SyscallError as error:
         if error.errno in (c.ENOENT, c.ENOTDIR, c.EACCES):
             return
@@ -95,7 +123,9 @@ def _null_device(root: int) -> int:
     return null
 
 
-def _mask(root: int, path: str, pointer: str, null: int, empty: int) -> int:
+def _mask(
+    places: tuple[int, int], path: str, pointer: str, null: int, empty: int, label: str
+) -> int:
     """Cover a file with the null device, a directory with an empty read-only tmpfs.
 
     One tmpfs serves all directories: `empty` is its mount (-1 before the first), and is returned.
@@ -105,23 +135,24 @@ def _mask(root: int, path: str, pointer: str, null: int, empty: int) -> int:
         nonlocal empty
         directory = syscalls.fstat(target).st_mode & c.S_IFMT == c.S_IFDIR
         if directory and empty < 0:
-            empty = _empty_directory()
+            empty = _empty_directory(label)
             mounting.attach(empty, target)
             return
         tree = mounting.clone_fd(empty if directory else null)
         mounting.attach(tree, target)
         syscalls.close(tree)
 
-    _protect(root, path, pointer, cover)
+    _protect(places, path, pointer, cover)
     return empty
 
 
-def _empty_directory() -> int:
-    """An empty, read-only tmpfs, detached."""
+def _empty_directory(label: str) -> int:
+    """An empty, read-only tmpfs, detached. label: its SELinux context, "" without."""
     attributes = (
         c.MOUNT_ATTR_RDONLY | c.MOUNT_ATTR_NOSUID | c.MOUNT_ATTR_NODEV | c.MOUNT_ATTR_NOEXEC
     )
-    return mounting.make_filesystem("tmpfs", "", ["nr_blocks=1"], attributes)
+    data = ["nr_blocks=1", f"context={label}"] if label else ["nr_blocks=1"]
+    return mounting.make_filesystem("tmpfs", "", data, attributes)
 
 
 def enter(rootfs: Rootfs, root: int) -> None:

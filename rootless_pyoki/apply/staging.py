@@ -46,17 +46,20 @@ def bind(source: int, *, recursive: bool) -> int:
         syscalls.mount(fds.fd_path(source), fds.fd_path(spot), None, flags, None)
     finally:
         syscalls.close(spot)
-    return syscalls.openat(_stage, name, c.O_PATH)
+    # what was bound may be a symbolic link
+    return syscalls.openat(_stage, name, c.O_PATH | c.O_NOFOLLOW)
 
 
-def make_filesystem(kind: str, source: str, data: list[str], attributes: int) -> int:
-    """A new filesystem on the stage."""
-    flags = 0
+def make_filesystem(
+    kind: str, source: str, data: list[str], attributes: int, flags: int = 0
+) -> int:
+    """A new filesystem on the stage. flags: more MS_* of mount(2)."""
     kept = []
     for word in data:
         flags |= _WORDS.get(word, 0)
         if word not in _WORDS:
-            kept.append(word)
+            # only a context may have commas, selinux(8)
+            kept.append(f'context="{word[8:]}"' if word[:8] == "context=" else word)
     for attribute, flag, _ in _FLAGS:
         flags |= flag if attributes & attribute else 0
     name, spot = _spot(True)
@@ -90,8 +93,13 @@ def set_attributes(tree: int, attr_set: int, attr_clear: int, *, recursive: bool
             remount(path, attr_set, attr_clear)
 
 
-def remount(path: str, attr_set: int, attr_clear: int) -> None:
-    """All flags are said anew, so those stay that the mount has: some may be locked."""
+def remount(
+    path: str, attr_set: int, attr_clear: int, what: int = c.MS_BIND, data: str | None = None
+) -> None:
+    """All flags are said anew, so those stay that the mount has: some may be locked.
+
+    what: MS_BIND for the mount alone; else flags of the filesystem, which is reconfigured too.
+    """
     held = syscalls.statfs(path).flags
     flags = 0
     for attribute, flag, shown in _FLAGS:
@@ -103,7 +111,7 @@ def remount(path: str, attr_set: int, attr_clear: int) -> None:
         flags |= c.MS_NOATIME
     else:
         flags |= c.MS_RELATIME if held & c.ST_RELATIME else c.MS_STRICTATIME
-    syscalls.mount(None, path, None, c.MS_REMOUNT | c.MS_BIND | flags, None)
+    syscalls.mount(None, path, None, c.MS_REMOUNT | what | flags, data)
 
 
 def set_propagation(tree: int, kind: int, *, recursive: bool) -> None:

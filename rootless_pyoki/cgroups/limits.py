@@ -15,6 +15,10 @@ from rootless_pyoki.errors import (
 )
 from rootless_pyoki.kernel import fds
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 DELEGATION_HINT = (
     "delegate the controllers: put [Service] and Delegate=cpu cpuset io memory pids into "
     "/etc/systemd/system/user@.service.d/delegate.conf, then log in again"
@@ -83,9 +87,18 @@ def _ancestors(path: str, mount: str) -> list[str]:
     return found
 
 
-def apply(path: str, files: tuple[tuple[str, str, str], ...]) -> None:
+def apply(
+    path: str,
+    files: tuple[tuple[str, str, str], ...],
+    *,
+    optional: tuple[str, ...] = (),
+    bfq_weight: int = 0,
+    leave_out: Callable[[PyokiError], None] | None = None,
+) -> None:
     """Write limits in this order: (file, value, JSON pointer).
 
+    optional: those that older kernels lack; bfq_weight: for io.bfq.weight, where io.weight is
+    missing; leave_out: told of a limit that this cgroup cannot have, instead of an error.
     Raises SpecError, UnsupportedError, HostError with the pointer and the errno.
     """
     if not files:
@@ -96,11 +109,29 @@ def apply(path: str, files: tuple[tuple[str, str, str], ...]) -> None:
             if "/" in name:
                 raise SpecError(f"{name!r} is not the name of a cgroup file", pointer=pointer)
             try:
-                tree.write(fd, name, value)
+                _write(fd, name, value, bfq_weight)
             except SyscallError as error:
-                raise _refused(name, value, pointer, error) from None
+                if error.errno == e.ENOENT and name in optional:
+                    continue
+                refused = _refused(name, value, pointer, error)
+                if leave_out is None or not isinstance(refused, UnsupportedError):
+                    raise refused from None
+                leave_out(refused)
     finally:
         fds.close_quietly(fd)
+
+
+def _write(fd: int, name: str, value: str, bfq_weight: int) -> None:
+    """io.weight comes with the io.cost controller, io.bfq.weight with the BFQ scheduler."""
+    try:
+        tree.write(fd, name, value)
+    except SyscallError as error:
+        if name != "io.weight" or not bfq_weight or error.errno != e.ENOENT:
+            raise
+        try:
+            tree.write(fd, "io.bfq.weight", str(bfq_weight))
+        except SyscallError:
+            raise error from None
 
 
 def _refused(name: str, value: str, pointer: str, error: SyscallError) -> PyokiError:
@@ -116,7 +147,7 @@ def _refused(name: str, value: str, pointer: str, error: SyscallError) -> PyokiE
             pointer=pointer,
             errno=code,
         )
-    if code in (e.EINVAL, e.ERANGE, e.ENODEV, e.EOPNOTSUPP):
+    if code in (e.EINVAL, e.ERANGE, e.ENODEV, e.EOPNOTSUPP, *NOT_OURS):
         kind: type[PyokiError] = UnsupportedError
     else:
         kind = HostError

@@ -37,6 +37,7 @@ VERB_HELP = {
     "ps": "List the processes of a container; what follows the id goes to the host's ps.",
     "pause": "Freeze all processes of a container.",
     "resume": "Thaw them.",
+    "features": "Print what this runtime can do, as JSON.",
     "spec": "Write a config.json to start from.",
 }
 

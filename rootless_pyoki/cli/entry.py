@@ -191,8 +191,10 @@ def _hint_of(error: BaseException) -> tuple[str, str]:
     if not getattr(error, "call", "") and isinstance(error.__cause__, OSError):
         failed = error.__cause__
     if isinstance(failed, (OSError, PyokiError)) and failed.errno:
-        from rootless_pyoki.host import hints
-
+        try:
+            from rootless_pyoki.host import hints
+        except OSError:  # too many open files, perhaps: the error itself can be told all the same
+            return "", ""
         found = hints.find(getattr(failed, "call", ""), failed.errno, str(failed.filename or ""))
         if found:
             return found.text, found.id
@@ -240,19 +242,10 @@ def version_text() -> str:
     python = ".".join(str(part) for part in sys.version_info[:3])
     return (
         f"pyoki version {rootless_pyoki.__version__}\n"
-        f"commit: {commit()}\n"
+        f"commit: {rootless_pyoki.commit()}\n"
         f"spec: {OCI_VERSION}\n"
         f"python: {python} ({sys.executable})\n"
     )
-
-
-def commit() -> str:
-    """What the build wrote down; a checkout has no such file."""
-    try:
-        module: Any = __import__("rootless_pyoki._build", fromlist=["COMMIT"])
-    except ImportError:
-        return "unknown"
-    return str(module.COMMIT)
 
 
 def flush(code: int) -> int:

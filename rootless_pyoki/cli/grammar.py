@@ -89,7 +89,7 @@ EXEC: tuple[Option, ...] = (
     ("apparmor", ("--apparmor",), TEXT, None),
     ("no_new_privs", ("--no-new-privs",), FLAG, False),
     ("caps", ("-c", "--cap"), LIST, ()),
-    ("cgroup", ("--cgroup",), TEXT, None),
+    ("cgroup", ("--cgroup",), LIST, ()),
     ("ignore_paused", ("--ignore-paused",), FLAG, False),
 )
 SPEC: tuple[Option, ...] = (
@@ -154,6 +154,7 @@ VERBS: dict[str, Verb] = {
     "pause": Verb("lifecycle.signal:pause"),
     "resume": Verb("lifecycle.signal:resume"),
     "spec": Verb("cli.new_spec:spec", SPEC, (), ()),
+    "features": Verb("cli.show:features", (), (), ()),
 }
 
 

@@ -57,6 +57,12 @@ def ps(*, root: str | None, id: str, format: str, args: list[str]) -> None:
     write(host_ps.only(host_ps.output(args or ["-ef"]), pids))
 
 
+def features() -> None:
+    from rootless_pyoki.report import features as report
+
+    write(json.dumps_pretty(report.features(), "    ") + "\n")
+
+
 def table(rows: list[tuple[str, ...]]) -> str:
     """Columns at least 12 wide, 3 blanks between them, the last one as it is (runc's tabwriter)."""
     widths = [max(12, *(len(cell) + 3 for cell in column)) for column in zip(*rows, strict=True)]

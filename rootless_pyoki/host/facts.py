@@ -40,6 +40,12 @@ class Facts(Record):
     subuids: tuple[tuple[int, int], ...] = ()  # (start, count)
     subgids: tuple[tuple[int, int], ...] = ()
     id_helpers: bool = True  # newuidmap and newgidmap are installed
+    time_namespaces: bool = True  # asked only for a configuration that has one
+    # these three only where a profile is named; the file of /proc/self/attr that takes it, "" = off
+    apparmor: str = ""
+    apparmor_confined: bool = False  # the caller has a profile itself
+    apparmor_loaded: bool = True  # the named profile is there
+    selinux: bool = False  # asked only for a configuration with labels
 
     def has(self, capability: int) -> bool:
         """Whether the caller holds it in its own user namespace."""
@@ -88,7 +94,30 @@ def gather(config: Mapping[str, Any] | None = None) -> Facts:
         subuids=granted[1],
         subgids=granted[2],
         id_helpers=helpers,
+        **_rarely_asked((config or {}).get("linux") or {}, process),
     )
+
+
+def _rarely_asked(linux: Mapping[str, Any], process: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if any(entry["type"] == "time" for entry in linux.get("namespaces") or ()):
+        found["time_namespaces"] = time_namespaces()
+    if linux.get("mountLabel") or process.get("selinuxLabel"):
+        found["selinux"] = selinux_enabled()
+    if process.get("apparmorProfile"):
+        from rootless_pyoki.host import lsm
+
+        found.update(lsm.facts(process["apparmorProfile"]))
+    return found
+
+
+def time_namespaces() -> bool:
+    """Since Linux 5.6, where the kernel was built with them, time_namespaces(7)."""
+    try:
+        syscalls.fstatat(procfs.held(), "self/timens_offsets")
+    except SyscallError:
+        return False
+    return True
 
 
 def last_capability() -> int:
@@ -118,6 +147,11 @@ def own_map(name: str) -> tuple[IdRange, ...]:
     lines = procfs.read("self", name).split(b"\n")
     ranges = [line.split() for line in lines if line]
     return tuple([IdRange(container=int(a), host=int(b), size=int(size)) for a, b, size in ranges])
+
+
+def selinux_enabled() -> bool:
+    """The kernel has selinuxfs only when SELinux was not turned off at boot, selinux(8)."""
+    return b"\tselinuxfs\n" in procfs.read_path(procfs.held(), "filesystems")
 
 
 def setgroups_allowed() -> bool:

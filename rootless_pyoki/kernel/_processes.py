@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import posix
+import sys
+from errno import EFAULT
 
+from rootless_pyoki.errors import SyscallError
 from rootless_pyoki.kernel._call import (
     NULL,
     check,
@@ -51,6 +54,11 @@ def unshare(flags: int) -> None:
 def setns(fd: int, nstype: int) -> None:
     """setns(2): fd of a namespace, or a pidfd with any CLONE_NEW* flags."""
     check(lib.pk_setns(fd, nstype), "setns", f"fd {fd}")
+
+
+def ns_type(fd: int) -> int:
+    """NS_GET_NSTYPE, ioctl_nsfs(2): the CLONE_NEW* of the namespace that fd refers to."""
+    return check(lib.pk_ns_type(fd), "ioctl NS_GET_NSTYPE", f"fd {fd}")
 
 
 def setresuid(ruid: int, euid: int, suid: int) -> None:
@@ -166,6 +174,30 @@ def sched_setaffinity(pid: int, cpus: Iterable[int]) -> None:
         raise failed(error, "sched_setaffinity", str(pid)) from None
 
 
+def sched_setattr(
+    pid: int, policy: int, flags: int, nice: int, priority: int, times: tuple[int, int, int]
+) -> None:
+    """sched_setattr(2); times: runtime, deadline and period of SCHED_DEADLINE in nanoseconds."""
+    result = lib.pk_sched_setattr(pid, policy, flags, nice, priority, times)
+    check(result, "sched_setattr", str(pid) if pid else None)
+
+
+def ioprio_set(which: int, who: int, level: int, data: int) -> None:
+    """ioprio_set(2): which is IOPRIO_WHO_*, level IOPRIO_CLASS_*, data 0 (highest) to 7."""
+    check(lib.pk_ioprio_set(which, who, level << 13 | data), "ioprio_set")
+
+
+def set_mempolicy(mode: int, nodes: Iterable[int]) -> None:
+    """set_mempolicy(2): mode is MPOL_* | MPOL_F_*, the memory nodes by number."""
+    mask = 0
+    for node in nodes:
+        mask |= 1 << node
+    words = [mask >> at & 2**64 - 1 for at in range(0, mask.bit_length(), 64)]
+    # the kernel takes one away: get_nodes() of mm/mempolicy.c
+    maxnode = 64 * len(words) + 1 if words else 0
+    check(lib.pk_set_mempolicy(mode, words or NULL, maxnode), "set_mempolicy")
+
+
 def personality(persona: int) -> int:
     """personality(2): the old one; 0xffffffff only asks."""
     return check(lib.pk_personality(persona), "personality")
@@ -179,6 +211,26 @@ def seccomp(operation: int, flags: int, program: bytes | None = None) -> int:
     if program is None:
         return check(lib.pk_seccomp(operation, flags, NULL, 0), "seccomp")
     return check(lib.pk_seccomp(operation, flags, program, len(program)), "seccomp")
+
+
+def seccomp_has_action(action: int) -> bool:
+    """SECCOMP_GET_ACTION_AVAIL: does the kernel know this SECCOMP_RET_*?"""
+    try:
+        seccomp(2, 0, action.to_bytes(4, sys.byteorder))
+    except SyscallError:
+        return False
+    return True
+
+
+def seccomp_has_flags(flags: int) -> bool:
+    """Does the kernel know these SECCOMP_FILTER_FLAG_*? Without a program no filter is set: it says
+    EFAULT where it would have taken one.
+    """
+    try:
+        seccomp(1, flags)
+    except SyscallError as error:
+        return error.errno == EFAULT
+    return True
 
 
 def seccomp_set_filter(flags: int, program: bytes) -> int:

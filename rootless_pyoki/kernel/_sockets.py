@@ -40,6 +40,12 @@ def connect(fd: int, path: str) -> None:
     check(retry(lib.pk_connect, fd, raw, len(raw)), "connect", path)
 
 
+def connect_abstract(fd: int, name: str) -> None:
+    """connect(2) to a name in the abstract namespace, unix(7), without its leading NUL."""
+    raw = b"\0" + encode(name, "connect")
+    check(retry(lib.pk_connect, fd, raw, len(raw)), "connect", f"@{name}")
+
+
 def listen(fd: int, backlog: int) -> None:
     """listen(2)."""
     check(lib.pk_listen(fd, backlog), "listen", f"fd {fd}")

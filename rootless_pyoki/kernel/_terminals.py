@@ -90,10 +90,19 @@ def interface_up(name: str) -> None:
     check(lib.pk_interface_up(encode(name, "ioctl")), "ioctl SIOCSIFFLAGS", name)
 
 
+_JOIN_SESSION_KEYRING, _SETPERM = 1, 5  # KEYCTL_*, the same on every architecture
+
+
 def join_session_keyring(name: str | None) -> int:
     """KEYCTL_JOIN_SESSION_KEYRING, see keyctl(2): the keyring's id; None: an anonymous one."""
-    raw = NULL if name is None else encode(name, "keyctl")
-    return check(lib.pk_join_session_keyring(raw), "keyctl", name)
+    text = NULL if name is None else ffi.new("char[]", encode(name, "keyctl"))
+    pointer = int(ffi.cast("uintptr_t", text))
+    return check(lib.pk_keyctl(_JOIN_SESSION_KEYRING, pointer, 0), "keyctl", name)
+
+
+def keyctl_setperm(key: int, permissions: int) -> None:
+    """KEYCTL_SETPERM, see keyctl_setperm(3): key_perm_t, a byte each for possessor, user, group, other."""
+    check(lib.pk_keyctl(_SETPERM, key, permissions), "keyctl", f"key {key}")
 
 
 def errno_name(number: int) -> str:

@@ -79,6 +79,19 @@ def fd_path(fd: int) -> str:
     return f"/proc/self/fd/{fd}"
 
 
+def connect(socket: int, path: str) -> None:
+    """connect(2) to an AF_UNIX socket of the host, however long its path; needs /proc."""
+    try:
+        place = syscalls.openat(AT_FDCWD, path, O_PATH)
+        try:
+            syscalls.connect(socket, fd_path(place))
+        finally:
+            syscalls.close(place)
+    except SyscallError as error:
+        error.filename = path
+        raise
+
+
 def cloexec_from(first: int) -> None:
     """Every open fd >= first becomes close-on-exec."""
     try:

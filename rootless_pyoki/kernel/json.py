@@ -98,21 +98,21 @@ def dumps(value: object) -> bytes:
         raise ValueError("nested too deeply") from None
 
 
-def dumps_pretty(value: object) -> str:
-    """As runc prints it: two spaces a level, [] and {} when empty, no newline at the end."""
+def dumps_pretty(value: object, step: str = "  ") -> str:
+    """As runc prints it: `step` a level, [] and {} when empty, no newline at the end."""
     try:
-        return _pretty(value, "\n")
+        return _pretty(value, "\n", step)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def _pretty(value: object, newline: str) -> str:
-    inner = newline + "  "
+def _pretty(value: object, newline: str, step: str) -> str:
+    inner = newline + step
     if isinstance(value, dict) and value:
-        members = [f"{_key(key)}: {_pretty(item, inner)}" for key, item in value.items()]
+        members = [f"{_key(key)}: {_pretty(item, inner, step)}" for key, item in value.items()]
         return "{" + inner + ("," + inner).join(members) + newline + "}"
     if isinstance(value, (list, tuple)) and value:
-        items = [_pretty(item, inner) for item in value]
+        items = [_pretty(item, inner, step) for item in value]
         return "[" + inner + ("," + inner).join(items) + newline + "]"
     return dumps(value).decode("ascii")
 

@@ -23,6 +23,7 @@ from rootless_pyoki.kernel.constants import (
 )
 
 _ROOT_INODE = 1
+_PF_EXITING = 4  # linux/sched.h, in stat field 9
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO of linux/proc_ns.h
 _held = -1
 _boot_id = ""
@@ -118,7 +119,8 @@ def write(proc_fd: int, path: str, data: bytes) -> None:
 def start_time(pid: int) -> int | None:
     """When the process started, in clock ticks since boot (proc(5), stat field 22).
 
-    None when there is no such process any more, or only its zombie.
+    None when there is no such process any more, or only its zombie, or when it is on its way there:
+    the first process of a pid namespace waits in exit until the last of it has been waited for.
     """
     try:
         stat = read_path(held(), f"{pid}/stat", record=True)
@@ -128,7 +130,8 @@ def start_time(pid: int) -> int | None:
         raise
     # the name, field 2, may hold blanks and brackets; field 3 comes after the last ")"
     fields = stat[stat.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    ended = fields[0] in (b"Z", b"X") or int(fields[6]) & _PF_EXITING
+    return None if ended else int(fields[19])
 
 
 def in_initial_user_namespace() -> bool:

@@ -14,7 +14,7 @@ from rootless_pyoki.state import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from rootless_pyoki.plan.plan import Note
@@ -22,13 +22,21 @@ if TYPE_CHECKING:
 
 GROUPS_REFUSED = "the container's user namespace does not allow setgroups"
 DEADLINE = 10_000  # milliseconds between SIGKILL and giving up
+PATIENCE = 100  # milliseconds in which nearly everything dies
 
 
 def tell(notes: Iterable[Note], unsupported: str | None) -> None:
     """What is not as the configuration says, to the log: at level debug, or warning if asked for."""
-    say = log.warning if unsupported == "warn" else log.debug
     for note in notes:
+        say = log.warning if note.warning or unsupported == "warn" else log.debug
         say(f"{note.pointer}: {note.text}")
+
+
+def seccomp_receiver(config: Mapping[str, Any]) -> str:
+    """crun's way to name a seccomp agent from outside; looked for only where there is a profile."""
+    if not (config.get("linux") or {}).get("seccomp"):
+        return ""
+    return syscalls.environ().get("RUN_OCI_SECCOMP_RECEIVER", "")
 
 
 class Container:
@@ -88,10 +96,10 @@ class Container:
             return
         try:
             syscalls.pidfd_send_signal(pidfd, c.SIGKILL)
-            if not syscalls.poll([(pidfd, c.POLLIN)], DEADLINE):
+            if not await_end(pidfd, self.state.pid):
                 raise HostError(
                     f"process {self.state.pid} of container {self.id} survives SIGKILL",
-                    hint="does the caller of an exec owe its process a wait? pid_namespaces(7)",
+                    hint="it, or another of its pid namespace, is stuck in the kernel",
                 )
         except SyscallError as error:
             if error.errno != c.ESRCH:
@@ -126,6 +134,26 @@ class Container:
 
     def _frozen(self) -> bool:
         return manager.frozen(self.cgroup())
+
+
+def await_end(pidfd: int, pid: int) -> bool:
+    """Wait for a process that was killed; False when it is still there after ten seconds.
+
+    The first process of a pid namespace has ended also where it only waits for zombies: whoever
+    called exec may never wait for its process, and nobody in there runs any more.
+    """
+    step, left = PATIENCE, DEADLINE
+    while not syscalls.poll([(pidfd, c.POLLIN)], step):
+        if procfs.start_time(pid) is None:
+            from rootless_pyoki.lifecycle import pidns
+
+            if not pidns.anybody_runs(pid):
+                return True
+        left -= step
+        if left <= 0:
+            return False
+        step = min(2 * step, left)
+    return True
 
 
 def sweep(handle: store.Handle, state: ContainerState) -> None:

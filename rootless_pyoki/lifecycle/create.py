@@ -13,6 +13,7 @@ from rootless_pyoki.processes import gate
 from rootless_pyoki.record import replace
 from rootless_pyoki.spec import bundle as bundles
 from rootless_pyoki.spec import validate
+from rootless_pyoki.state import root as state_root
 from rootless_pyoki.state import store
 
 __all__ = ["Request", "create", "decide", "preserved"]
@@ -42,6 +43,13 @@ def decide(request: Request) -> tuple[Bundle, Plan]:
     store.require_valid_id(request.id)
     bundle = bundles.load(request.bundle or syscalls.getcwd(), request.config)
     validate.validate(bundle.config)
+    if "process" not in bundle.config:  # all else is made; `start` will say that it is missing
+        bundle.config["process"] = {"cwd": "/", "args": []}
+    linux = bundle.config.get("linux") or {}
+    if any(entry.get("path") for entry in linux.get("namespaces") or ()):
+        from rootless_pyoki.host import joined
+
+        joined.check(linux)
     plan = make.make(
         bundle,
         facts.gather(bundle.config),
@@ -49,12 +57,19 @@ def decide(request: Request) -> tuple[Bundle, Plan]:
         no_pivot=request.no_pivot,
         no_new_keyring=request.no_new_keyring,
         unsupported=request.unsupported or "",
+        seccomp_receiver=container.seccomp_receiver(bundle.config),
     )
     if request.console_socket and not plan.process.terminal:
         raise UsageError(
             "cannot use console socket if pyoki will not allocate tty", pointer="/process/terminal"
         )
     plan = _pass_listen_fds(plan)
+    notify_socket = syscalls.environ().get("NOTIFY_SOCKET")
+    if notify_socket:
+        from rootless_pyoki.lifecycle import sd_notify
+
+        directory = f"{state_root.choose_root(request.root)}/{request.id}"
+        plan = sd_notify.prepare(plan, notify_socket, directory)
     container.tell(plan.notes, request.unsupported)
     if log.debugging():
         from rootless_pyoki.plan import describe

@@ -9,7 +9,7 @@ from __future__ import annotations
 from rootless_pyoki import log
 from rootless_pyoki.apply import console
 from rootless_pyoki.cgroups import cgroupfs, limits, manager, tree
-from rootless_pyoki.errors import HostError, PyokiError, SyscallError
+from rootless_pyoki.errors import HostError, PyokiError, SyscallError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, procfs, syscalls
 from rootless_pyoki.lifecycle import container, hooks, pid_file
@@ -23,11 +23,16 @@ from rootless_pyoki.state import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootless_pyoki.plan.plan import IdRange, Plan
     from rootless_pyoki.processes.main import Launched
     from rootless_pyoki.spec.bundle import Bundle
 
+    Limits = tuple[tuple[str, str], ...]
 
+
+PIDFD_RECEIVER = "run.oci.pidfd_receiver"  # annotation: crun's name for --pidfd-socket
 DELEGATE = "leave out --rootless=false, or run where a cgroup v2 subtree is delegated to the user"
 
 
@@ -59,14 +64,19 @@ class Creation:
         self.plan = plan
         self.bundle = bundle
         self.preserve = preserve
-        self.wants_limits = tuple((file, pointer) for file, _, pointer in plan.resources.files)
+        self.limits = plan.resources.files
         self.notes = list(plan.notes)
         self.master = -1
+        self.interrupt = -1  # a signalfd that ends hooks, and us; foreground.interruption
         self.launched: Launched | None = None
+        self.listener = self._connect_agent()  # nobody there: refused before anything is made
         root = state_root.open_root(state_root.choose_root(request.root), create=True)
         try:
             # the id first: whoever has it may live in the very cgroup that we would choose
             self.handle = store.create_container(root, plan.id, sweep=container.sweep)
+        except BaseException:
+            self._leave_agent()
+            raise
         finally:
             syscalls.close(root)
         self.owns_cgroup = False
@@ -74,16 +84,19 @@ class Creation:
             self.cgroup = self._choose_cgroup()
             self.state = self._first_state()
         except BaseException:
+            self._leave_agent()
             store.remove(self.handle)
             raise
 
     def _choose_cgroup(self) -> manager.Cgroup:
-        chosen = manager.choose(
-            self.request.cgroup_manager,
-            systemd_cgroup=self.request.systemd_cgroup,
-            cgroups_path=self.plan.cgroups_path,
-            id=self.plan.id,
-            wants_limits=self.wants_limits,
+        chosen = self._with_limits(
+            lambda limits: manager.choose(
+                self.request.cgroup_manager,
+                systemd_cgroup=self.request.systemd_cgroup,
+                cgroups_path=self.plan.cgroups_path,
+                id=self.plan.id,
+                wants_limits=limits,
+            )
         )
         if chosen.reason:
             log.debug(f"no cgroup: {chosen.reason}")
@@ -91,28 +104,83 @@ class Creation:
             raise HostError(f"no cgroup can be made: {chosen.reason}", hint=DELEGATE)
         return chosen
 
+    def _with_limits(self, do: Callable[[Limits], manager.Cgroup]) -> manager.Cgroup:
+        """Do it for (cgroup file, pointer) of each limit; again without one that cannot be set."""
+        while True:
+            try:
+                return do(tuple((file, pointer) for file, _, pointer in self.limits))
+            except UnsupportedError as error:
+                self._leave_out(error)
+
+    def _leave_out(self, error: PyokiError) -> None:
+        """A limit that cannot be set: an error, or a note where the user is lenient."""
+        kept = tuple(entry for entry in self.limits if entry[2] != error.pointer)
+        if not self.plan.process.lenient or len(kept) == len(self.limits):
+            raise error
+        self.limits = kept
+        self._note(Note(pointer=error.pointer, text=f"not applied: {error.message}"))
+
     def bring_up(self, mode: int) -> Launched:
         """Up to a gate that waits, with everything recorded; undone when this raises."""
         try:
             self.handle.write(self.state)
             self.handle.write_config(self.bundle.raw)
-            ends = self._ends(mode)
+            if self.plan.notify_socket:
+                from rootless_pyoki.lifecycle import sd_notify
+
+                sd_notify.make_directory(self.handle.fd)
+            held: list[int] = []
             try:
+                ends = self._ends(mode, held)
                 self.launched = main.launch(self.plan, ends, self._calls())
+                self._tell_agent(self.launched.pid)
             finally:  # also where they were too many: undo() needs some
-                for fd in (ends.lock, ends.socket, ends.console, ends.memfd):
+                for fd in held:
                     fds.close_quietly(fd)
+                self._leave_agent()
             if self.cgroup.path:
-                limits.apply(self.cgroup.path, self.plan.resources.files)
+                limits.apply(
+                    self.cgroup.path,
+                    self.limits,
+                    optional=self.plan.resources.optional,
+                    bfq_weight=self.plan.resources.bfq_weight,
+                    leave_out=self._leave_out,
+                )
+                if self.plan.delegate_cgroup:
+                    from rootless_pyoki.lifecycle import delegation
+
+                    delegation.delegate(self.cgroup, self.plan, self.launched.pid)
             main.limit(self.launched, self.plan.process)
             self.state = replace(self.state, phase="created", notes=self.notes)
             self.handle.write(self.state)
             pid_file.write(self.request.pid_file, self.launched.pid)
             pid_file.send_pidfd(self.request.pidfd_socket, self.launched.pid)
+            pid_file.send_pidfd(self.plan.annotations.get(PIDFD_RECEIVER), self.launched.pid)
             return self.launched
         except BaseException:
             self.undo()
             raise
+
+    def _connect_agent(self) -> tuple[int, int]:
+        """(socket of the seccomp agent, memfd for what it is told), -1 where none is asked for."""
+        seccomp = self.plan.process.seccomp
+        if seccomp is None or seccomp.agent is None:
+            return -1, -1
+        from rootless_pyoki.lifecycle import seccomp_listener
+
+        return seccomp_listener.connect(seccomp.agent, seccomp.flags)
+
+    def _leave_agent(self) -> None:
+        for fd in self.listener:
+            fds.close_quietly(fd)
+
+    def _tell_agent(self, pid: int) -> None:
+        seccomp = self.plan.process.seccomp
+        if seccomp and seccomp.agent:
+            from rootless_pyoki.lifecycle import seccomp_listener
+
+            state = self.hook_state("created", pid)
+            seccomp_listener.tell(self.listener[1], seccomp.agent, pid, state)
 
     def commit(self) -> None:
         """Let the gate outlive us."""
@@ -138,7 +206,7 @@ class Creation:
                 tree.remove(self.cgroup.path, top=self.cgroup.made)
         except (OSError, PyokiError) as error:
             log.debug(f"undo: {error}")
-        hooks.poststop(self.plan.hooks, self.hook_state("stopped", 0))
+        hooks.poststop(self.plan.hooks, self.hook_state("stopped", 0), self.plan.bundle)
         store.remove(self.handle)
 
     def _first_state(self) -> store.ContainerState:
@@ -162,6 +230,8 @@ class Creation:
         for namespace in self.plan.namespaces:
             flags |= namespace.flag
         return {
+            "program": bool(self.plan.process.args),
+            "notify_socket": self.plan.notify_socket,
             "user_namespace": bool(flags & c.CLONE_NEWUSER),
             "uid_map": _stored(self.plan.idmap.uids) if self.plan.idmap else [],
             "gid_map": _stored(self.plan.idmap.gids) if self.plan.idmap else [],
@@ -169,27 +239,47 @@ class Creation:
             "own_pid_namespace": self.plan.hosts_new("pid"),
             "working_ids": [uid, gid],
             "set_groups": self.plan.process.set_groups,
+            "keyring": self.plan.new_keyring,
             "cgroup_reason": self.cgroup.reason,
             "cgroup_made": self.cgroup.made,
+            "delegated_cgroup": self.plan.delegate_cgroup,
             "hooks": [kind for kind in ("poststart", "poststop") if getattr(self.plan.hooks, kind)],
         }
 
-    def _ends(self, mode: int) -> Ends:
-        socket = lock = -1
-        if mode == gate.CREATE:
-            socket, lock = self._gate_socket(), self._gate_lock()
+    def _ends(self, mode: int, held: list[int]) -> Ends:
+        """What init is handed; `held` gets each descriptor as soon as it is open."""
+
+        def hold(fd: int) -> int:
+            held.append(fd)
+            return fd
+
+        waits = mode == gate.CREATE
         path = self.request.console_socket
         return Ends(
             proc=procfs.held(),
-            memfd=gate.make_memfd(),
+            socket=hold(self._gate_socket()) if waits else -1,
+            lock=hold(self._gate_lock()) if waits else -1,
+            memfd=hold(gate.make_memfd()),
             mode=mode,
             preserve=self.preserve,
-            console=console.connect(path) if path else -1,
-            socket=socket,
-            lock=lock,
+            console=hold(console.connect(path)) if path else -1,
             peer_uids=self._peer_uids(),
+            listener=self.listener[0],
+            listener_state=self.listener[1],
+            hook_output=self._hook_output(held),
             stage=f"{state_root.choose_root(self.request.root)}/{self.plan.id}",
         )
+
+    def _hook_output(self, held: list[int]) -> tuple[int, int]:
+        """Opened by us for the createContainer hooks, which are the container's user."""
+        planned = self.plan.hooks
+        if not planned.create_container or not (planned.stdout or planned.stderr):
+            return -1, -1
+        from rootless_pyoki.apply import hooks as runner
+
+        place = runner.open_place(planned, self.plan.bundle)
+        held += (place.stdout, place.stderr)
+        return place.stdout, place.stderr
 
     def _gate_socket(self) -> int:
         """gate.sock, listening: `start` connects to it. Nobody else can reach the directory."""
@@ -224,11 +314,17 @@ class Creation:
             runtime_hooks=self._runtime_hooks,
             note=self._note,
             console=self._console,
+            interrupt=self.interrupt,
         )
 
     def _make_cgroup(self) -> int:
-        self.cgroup = manager.create(self.cgroup, self.wants_limits)
+        chosen = self.cgroup
+        self.cgroup = self._with_limits(lambda limits: manager.create(chosen, limits))
         self.owns_cgroup = True
+        if self.plan.delegate_cgroup:
+            from rootless_pyoki.lifecycle import delegation
+
+            delegation.require(self.cgroup, self.plan, self._note)
         return tree.open_cgroup(self.cgroup.path) if self.cgroup.path else -1
 
     def _settle(self, pid: int) -> None:
@@ -249,7 +345,8 @@ class Creation:
         self.handle.write(self.state)
 
     def _runtime_hooks(self, pid: int) -> None:
-        hooks.create_runtime(self.plan.hooks, self.hook_state("creating", pid))
+        state = self.hook_state("creating", pid)
+        hooks.create_runtime(self.plan.hooks, state, self.plan.bundle, self.interrupt)
 
     def _note(self, note: Note) -> None:
         container.tell((note,), self.request.unsupported)

@@ -53,6 +53,16 @@ def _delete(found: Container, force: bool) -> None:
         )
     if status != "stopped" or force or found.state.phase == "creating":
         found.end()
+    _clear(found)
+
+
+def destroy(found: Container) -> None:
+    """Stop a container whose lock is held, and leave nothing of it."""
+    found.end()
+    _clear(found)
+
+
+def _clear(found: Container) -> None:
     found.remove_cgroup()
     _run_poststop(found)
     store.remove(found.handle)
@@ -70,4 +80,4 @@ def _run_poststop(found: Container) -> None:
     except (OSError, ValueError) as error:
         log.warning(f"poststop hooks of {found.id}: {error}")
         return
-    hooks.poststop(planned, found.hook_state("stopped"))
+    hooks.poststop(planned, found.hook_state("stopped"), found.state.bundle)

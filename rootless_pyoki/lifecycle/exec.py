@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless_pyoki.apply import console
 from rootless_pyoki.cgroups import cgroupfs
-from rootless_pyoki.errors import SpecError, StateError, SyscallError, UsageError, from_oserror
+from rootless_pyoki.errors import HostError, StateError, SyscallError, UsageError, from_oserror
 from rootless_pyoki.host import facts
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, json, procfs, syscalls
@@ -19,11 +19,26 @@ from rootless_pyoki.spec import validate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from rootless_pyoki.lifecycle.container import Container
-    from rootless_pyoki.plan.plan import Process
+    from rootless_pyoki.plan.plan import Agent, Process
     from rootless_pyoki.processes.main import Launched
+
+
+# What a process file that does not speak of it gets from the container's own process.
+INHERITED = (
+    "user",
+    "capabilities",
+    "apparmorProfile",
+    "selinuxLabel",
+    "rlimits",
+    "oomScoreAdj",
+    "scheduler",
+    "ioPriority",
+    "execCPUAffinity",
+)
 
 
 class Request(Record):
@@ -42,7 +57,7 @@ class Request(Record):
     apparmor: str | None = None
     no_new_privs: bool = False
     caps: list[str]
-    cgroup: str | None = None
+    cgroup: list[str]  # more than one only to be refused
     ignore_paused: bool = False
     detach: bool = False
     pid_file: str | None = None
@@ -54,22 +69,32 @@ class Request(Record):
 
 def exec_process(request: Request) -> int:
     """The program's exit code, 128 + its signal; 0 when detached."""
-    fds.require_open(3, request.preserve_fds)  # before a descriptor of ours can fill a hole
+    _require_preserved(request.preserve_fds)  # before a descriptor of ours can fill a hole
     found = _load(request)
     process = _decide(request, found)
+    cgroup = _choose_cgroup(request, found)
     signals = -1 if request.detach else foreground.block_signals()
 
-    opened = _ends(request)
+    opened = _ends(request, process)
     masters: list[int] = []
     launched = main.launch_joining(
         process, _target(found, process), opened, _calls(request, masters)
     )
-    for fd in (opened.console, opened.memfd):
+    if process.seccomp and process.seccomp.agent:
+        _tell_agent(found, process.seccomp.agent, opened, launched.pid)
+    for fd in (opened.console, opened.memfd, opened.listener, opened.listener_state):
         fds.close_quietly(fd)
-    _set_off(request, found, process, launched)
+    _set_off(request, cgroup, process, launched)
     if request.detach:
         return 0
     return foreground.attend(launched.pid, signals, masters[0] if masters else -1)
+
+
+def _require_preserved(count: int) -> None:
+    try:
+        fds.require_open(3, count)
+    except SyscallError as error:
+        raise from_oserror(error, f"preserve {count} fds from 3 on") from None
 
 
 def _load(request: Request) -> Container:
@@ -90,15 +115,9 @@ def _load(request: Request) -> Container:
 def _decide(request: Request, found: Container) -> Process:
     """The process to run, validated and planned."""
     config: dict[str, Any] = json.loads(found.handle.read_config())
-    if request.process_file:
-        wanted, pointer = _read_process(request.process_file), ""
-    elif request.args:
-        wanted, pointer = _from_command_line(request, config.get("process") or {}), "/process"
-    else:
-        raise UsageError("exec needs a command, or --process")
-    if request.tty:
-        wanted["terminal"] = True
-    validate.validate_process(wanted, pointer)
+    wanted, pointer = _choose_process(request, config.get("process") or {})
+    if _change(wanted, request) or not request.process_file:
+        validate.validate_process(wanted, pointer)
     process, notes = make.make_exec_process(
         config,
         wanted,
@@ -109,6 +128,7 @@ def _decide(request: Request, found: Container) -> Process:
         own_user_namespace=bool(found.extras.get("user_namespace")),
         pointer=pointer,
         unsupported=request.unsupported or "",
+        seccomp_receiver=container.seccomp_receiver(config),
     )
     container.tell(notes, request.unsupported)
     if process.terminal and request.detach and not request.console_socket:
@@ -139,32 +159,52 @@ def _ranges(stored: Any) -> tuple[IdRange, ...] | None:
     return tuple([IdRange(container=a, host=b, size=n) for a, b, n in stored])
 
 
-def _read_process(path: str) -> dict[str, Any]:
-    try:
-        fd = syscalls.openat(c.AT_FDCWD, path, c.O_RDONLY | c.O_CLOEXEC)
-        text = fds.read_all(fd)
-        syscalls.close(fd)
-    except SyscallError as error:
-        raise from_oserror(error, "read the process file") from None
-    try:
-        process = json.loads(text)
-    except ValueError as error:
-        raise SpecError(f"{path} is not JSON: {error}") from None
-    if not isinstance(process, dict):
-        raise SpecError(f"{path} must hold an object")
-    return process
+def _choose_process(request: Request, base: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """(The process object, the pointer of where it stands): the file's, or the container's own."""
+    if request.process_file:
+        if request.args:
+            raise UsageError("exec takes a command or --process, not both")
+        from rootless_pyoki.spec import bundle as bundles
 
-
-def _from_command_line(request: Request, base: dict[str, Any]) -> dict[str, Any]:
-    """The container's own process with what the flags change; capabilities are added, never inherited."""
-    process = dict(base)
-    process["args"] = list(request.args)
-    process["terminal"] = request.tty
+        process = bundles.load_process(request.process_file)
+        validate.validate_process(process)
+        for name in INHERITED:
+            if name in base:
+                process.setdefault(name, base[name])
+        return process, ""
+    if not request.args:
+        raise UsageError("exec needs a command, or --process")
+    process = {**base, "args": list(request.args), "terminal": False}
     process.pop("consoleSize", None)
-    process["env"] = [*(base.get("env") or ()), *request.env]
-    if request.cwd:
-        process["cwd"] = request.cwd
-    user = dict(base.get("user") or {"uid": 0, "gid": 0})
+    return process, "/process"
+
+
+def _change(process: dict[str, Any], request: Request) -> bool:
+    """Put in what the flags say; whether there was anything that has to be validated.
+
+    A flag that is off leaves what is there: it adds a terminal, or no_new_privs, and takes none away.
+    """
+    given = {
+        "cwd": request.cwd,
+        "terminal": request.tty,
+        "noNewPrivileges": request.no_new_privs,
+        "apparmorProfile": request.apparmor,
+        "selinuxLabel": request.process_label,
+    }
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value}
+    if request.env:
+        changes["env"] = _add_env(process.get("env") or (), request.env)
+    if request.user or request.additional_gids:
+        changes["user"] = _change_user(process.get("user") or {"uid": 0, "gid": 0}, request)
+    if request.caps:
+        changes["capabilities"] = _add_capabilities(process.get("capabilities") or {}, request.caps)
+    process.update(changes)
+    return bool(changes)
+
+
+def _change_user(base: dict[str, Any], request: Request) -> dict[str, Any]:
+    """--user UID[:GID] as the grammar has checked it; the groups are added to those that are there."""
+    user = dict(base)
     if request.user:
         uid, _, gid = request.user.partition(":")
         user["uid"] = int(uid)
@@ -172,39 +212,57 @@ def _from_command_line(request: Request, base: dict[str, Any]) -> dict[str, Any]
             user["gid"] = int(gid)
     if request.additional_gids:
         user["additionalGids"] = [*(user.get("additionalGids") or ()), *request.additional_gids]
-    process["user"] = user
-    if request.no_new_privs:
-        process["noNewPrivileges"] = True
-    if request.apparmor:
-        process["apparmorProfile"] = request.apparmor
-    if request.process_label:
-        process["selinuxLabel"] = request.process_label
-    if request.caps:
-        process["capabilities"] = _add_capabilities(base.get("capabilities") or {}, request.caps)
-    return process
+    return user
+
+
+def _add_env(base: Sequence[str], added: list[str]) -> list[str]:
+    """The last word on a name is the only one: getenv(3) would take the first."""
+    last = {entry.partition("=")[0]: at for at, entry in enumerate(added)}
+    kept = [entry for entry in base if entry.partition("=")[0] not in last]
+    return kept + [entry for at, entry in enumerate(added) if last[entry.partition("=")[0]] == at]
 
 
 def _add_capabilities(base: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """As runc: to bounding, effective and permitted; to ambient where it can be; never to inheritable
-    alone (CVE-2022-29162)."""
+    """As runc: to bounding, effective and permitted; never to inheritable (CVE-2022-29162), and so to
+    ambient only what is inheritable anyway."""
     added = [
         name if name.startswith("CAP_") else f"CAP_{name}" for name in (n.upper() for n in names)
     ]
+    for name in added:
+        if name not in c.CAPABILITIES:
+            raise UsageError(f"--cap {name}: capabilities(7) has no such name")
     sets = {key: list(value or ()) for key, value in base.items()}
     for key in ("bounding", "effective", "permitted"):
         present = sets.setdefault(key, [])
         present += [name for name in added if name not in present]
+    ambient = sets.setdefault("ambient", [])
+    inheritable = sets.get("inheritable", ())
+    ambient += [name for name in added if name in inheritable and name not in ambient]
     return sets
 
 
-def _ends(request: Request) -> Ends:
+def _ends(request: Request, process: Process) -> Ends:
+    listener = listener_state = -1
+    seccomp = process.seccomp
+    if seccomp and seccomp.agent:
+        from rootless_pyoki.lifecycle import seccomp_listener
+
+        listener, listener_state = seccomp_listener.connect(seccomp.agent, seccomp.flags)
     return Ends(
         proc=procfs.held(),
         memfd=gate.make_memfd(),
         mode=gate.EXEC,
         preserve=request.preserve_fds,
         console=console.connect(request.console_socket) if request.console_socket else -1,
+        listener=listener,
+        listener_state=listener_state,
     )
+
+
+def _tell_agent(found: Container, agent: Agent, opened: Ends, pid: int) -> None:
+    from rootless_pyoki.lifecycle import seccomp_listener
+
+    seccomp_listener.tell(opened.listener_state, agent, pid, found.hook_state(found.status()))
 
 
 def _target(found: Container, process: Process) -> Target:
@@ -226,6 +284,7 @@ def _target(found: Container, process: Process) -> Target:
         uid=uid,
         gid=gid,
         set_groups=process.set_groups,
+        keyring=found.id if found.extras.get("keyring") else "",
     )
 
 
@@ -253,27 +312,43 @@ def _nothing(pid: int) -> None:
     """exec records nothing: its process is the caller's to wait for."""
 
 
-def _cgroup_below(path: str, wanted: str) -> str:
-    """--cgroup PATH (or ctrl:PATH, as for v1): a cgroup below the container's own."""
-    below = wanted.partition(":")[2] if ":" in wanted else wanted
+def _choose_cgroup(request: Request, found: Container) -> str:
+    """Where the process goes, "" when the container has no cgroup; --cgroup PATH (or ctrl:PATH, as
+    for v1) is a cgroup below the container's own, which must exist."""
+    path = found.cgroup().path
+    if not request.cgroup:
+        inner = found.extras.get("delegated_cgroup")
+        return f"{path}/{inner}" if path and inner else path
+    wanted = request.cgroup[0]
+    if len(request.cgroup) > 1:
+        raise UsageError("--cgroup can be given once: cgroup v2 has one tree for all controllers")
+    if not path:
+        raise UsageError(f"--cgroup {wanted}: container {found.id} has no cgroup")
+    controller, colon, below = wanted.rpartition(":")
+    if colon and not controller:
+        raise UsageError(f"--cgroup {wanted}: no controller before the colon")
     parts = [part for part in below.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise UsageError(f"--cgroup {wanted}: leads out of the container's cgroup")
-    return "/".join([path, *parts])
+    place = "/".join([path, *parts])
+    if not syscalls.faccessat(c.AT_FDCWD, place, c.F_OK):
+        raise HostError(f"--cgroup {wanted}: no such file or directory: {place}", errno=c.ENOENT)
+    return place
 
 
-def _set_off(request: Request, found: Container, process: Process, launched: Launched) -> None:
+def _set_off(request: Request, cgroup: str, process: Process, launched: Launched) -> None:
     """Cgroup, limits, pid file, GO; the process is killed when one of them fails."""
+    interrupt = -1
+    if request.ignore_paused and not request.detach:
+        interrupt = foreground.interruption()  # a frozen process takes its time
     try:
-        cgroup = found.cgroup()
-        if cgroup.path:
-            cgroupfs.attach(_cgroup_below(cgroup.path, request.cgroup or ""), launched.pid)
-        elif request.cgroup:
-            raise UsageError(f"--cgroup: container {found.id} has no cgroup")
+        if cgroup:
+            cgroupfs.attach(cgroup, launched.pid)
         main.limit(launched, process)
         pid_file.write(request.pid_file, launched.pid)
         pid_file.send_pidfd(request.pidfd_socket, launched.pid)
-        main.go(launched)
+        main.go(launched, interrupt=interrupt)
+        fds.close_quietly(interrupt)
     except BaseException:
         try:
             syscalls.kill(launched.pid, c.SIGKILL)

@@ -14,6 +14,7 @@ from rootless_pyoki.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless_pyoki.lifecycle.sd_notify import Proxy
     from rootless_pyoki.plan.plan import Process
 
 CHUNK = 4096  # PIPE_BUF: after POLLOUT so much is written without blocking
@@ -42,6 +43,17 @@ def block_signals() -> int:
     return syscalls.signalfd(mask)
 
 
+def interruption() -> int:
+    """A second signalfd, for what shall end us while something may take long and nobody attends yet.
+
+    Everything is blocked (`block_signals`); whoever waits polls this too, see apply.hooks.heed.
+    """
+    mask = 0
+    for signal in (c.SIGTERM, c.SIGINT, c.SIGHUP, c.SIGQUIT):
+        mask |= 1 << (signal - 1)
+    return syscalls.signalfd(mask)
+
+
 def as_our_window(process: Process) -> Process:
     """The program's terminal has the size of ours from the start, before the program can ask."""
     try:
@@ -53,10 +65,10 @@ def as_our_window(process: Process) -> Process:
     return replace(process, console_rows=rows, console_columns=columns)
 
 
-def attend(pid: int, signals: int, master: int) -> int:
+def attend(pid: int, signals: int, master: int, notify: Proxy | None = None) -> int:
     """Until `pid`, our child, ends; returns its exit code, or 128 + the signal that killed it.
 
-    master: the program's terminal, or -1 when it has our own stdio.
+    master: the program's terminal, or -1 when it has our own stdio; notify: hears READY=1 of it.
     """
     terminal = Terminal(master) if master >= 0 else None
     try:
@@ -64,13 +76,19 @@ def attend(pid: int, signals: int, master: int) -> int:
             waiting = [(signals, c.POLLIN)]
             if terminal:
                 waiting += terminal.interests()
+            if notify:
+                waiting += notify.interests()
             for fd, events in syscalls.poll(waiting):
                 if fd == signals:
                     code = _hear_signal(pid, signals, terminal)
                     if code is not None:
                         if terminal:
                             terminal.drain()
+                        if notify:
+                            notify.finish()
                         return code
+                elif notify and fd in (notify.socket, notify.barrier):
+                    notify.move(fd)
                 elif terminal:
                     terminal.move(fd, events)
     finally:

@@ -28,6 +28,22 @@ def processes(found: Container) -> list[int]:
         return [found.state.pid]
 
 
+def anybody_runs(pid: int) -> bool:
+    """Is there somebody in the pid namespace of this process, which is exiting, who is not dead?"""
+    proc = procfs.held()
+    wanted = _namespace(proc, str(pid))
+    listing = syscalls.openat(proc, ".", c.O_RDONLY | c.O_DIRECTORY)
+    try:
+        names = [name for name in syscalls.listdir(listing) if name.isdigit()]
+    finally:
+        syscalls.close(listing)
+    return any(
+        procfs.start_time(int(name)) is not None
+        for name in names
+        if not wanted or _namespace(proc, name) == wanted
+    )
+
+
 def _namespace(proc: int, name: str) -> str:
     try:
         return syscalls.readlinkat(proc, f"{name}/ns/pid")

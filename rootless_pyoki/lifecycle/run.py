@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless_pyoki.cgroups import cgroupfs, tree
-from rootless_pyoki.errors import NotFoundError, UsageError
+from rootless_pyoki.errors import NotFoundError, SpecError, UsageError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.lifecycle import create, foreground, hooks
@@ -15,6 +15,7 @@ from rootless_pyoki.state import store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless_pyoki.lifecycle.creation import Request
+    from rootless_pyoki.lifecycle.sd_notify import Proxy
     from rootless_pyoki.processes.main import Launched
 
 
@@ -24,6 +25,8 @@ def run(
     """The program's exit code, 128 + its signal; 0 when detached."""
     preserve = create.preserved(request)  # before a descriptor of ours can fill a hole
     bundle, plan = create.decide(request)
+    if not plan.process.args:
+        raise SpecError("is required", pointer="/process")
     if plan.process.terminal and detach and not request.console_socket:
         raise UsageError(
             "cannot allocate tty if pyoki will detach without setting console socket",
@@ -39,26 +42,48 @@ def run(
         if not no_subreaper:
             syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
     creation = Creation(request, bundle, plan, preserve=preserve)
+    if not detach and "hooks" in bundle.config:  # which may take long
+        creation.interrupt = foreground.interruption()
     launched = creation.bring_up(gate.RUN)
-    _set_off(creation, launched)
+    notify = _set_off(creation, launched, detach)
     if detach:
+        if notify:
+            notify.wait(syscalls.pidfd_open(launched.pid))
         return 0
     try:
-        return foreground.attend(launched.pid, signals, creation.master)
+        return foreground.attend(launched.pid, signals, creation.master, notify)
     finally:
         if not keep:
             _clear(creation)
 
 
-def _set_off(creation: Creation, launched: Launched) -> None:
-    """COMMIT, GO, poststart hooks; nothing stays when the program cannot start."""
+def _set_off(creation: Creation, launched: Launched, detach: bool) -> Proxy | None:
+    """COMMIT, GO, poststart hooks; nothing stays when the program cannot start.
+
+    Returns what hears READY=1, where somebody waits for it.
+    """
+    notify = None
     try:
-        main.go(launched, commit=True)
-        hooks.poststart(creation.plan.hooks, creation.hook_state("running", launched.pid))
+        if creation.plan.notify_socket:
+            from rootless_pyoki.lifecycle import sd_notify
+
+            # in the foreground we are the process to watch: we end as the program ends
+            watched = launched.pid if detach else syscalls.getpid()
+            address = creation.plan.notify_socket
+            notify = sd_notify.Proxy(creation.handle.fd, address, watched)
+        main.go(launched, commit=True, interrupt=creation.interrupt)
+        hooks.poststart(
+            creation.plan.hooks,
+            creation.hook_state("running", launched.pid),
+            creation.plan.bundle,
+            creation.interrupt,
+        )
     except BaseException:
         creation.undo()
         raise
+    fds.close_quietly(creation.interrupt)
     creation.handle.unlock()
+    return notify
 
 
 def _clear(creation: Creation) -> None:
@@ -70,6 +95,6 @@ def _clear(creation: Creation) -> None:
     if creation.cgroup.path:
         cgroupfs.kill(creation.cgroup.path)
         tree.remove(creation.cgroup.path, top=creation.cgroup.made)
-    hooks.poststop(creation.plan.hooks, creation.hook_state("stopped", 0))
+    hooks.poststop(creation.plan.hooks, creation.hook_state("stopped", 0), creation.plan.bundle)
     store.remove(creation.handle)
     fds.close_quietly(creation.master)

@@ -7,14 +7,13 @@ from rootless_pyoki.cgroups import cgroupfs, choice, tree
 from rootless_pyoki.errors import PyokiError, SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, json, procfs, syscalls
+from rootless_pyoki.lifecycle import container
 from rootless_pyoki.state import root as state_root
 from rootless_pyoki.state import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless_pyoki.state.store import Handle
-
-DEADLINE = 10_000  # milliseconds that a killed process may take
 
 
 def clear(root: str | None, id: str) -> None:
@@ -114,7 +113,7 @@ def _end(pid: int) -> None:
     try:
         pidfd = syscalls.pidfd_open(pid)
         syscalls.pidfd_send_signal(pidfd, c.SIGKILL)
-        syscalls.poll([(pidfd, c.POLLIN)], DEADLINE)
+        container.await_end(pidfd, pid)
         syscalls.close(pidfd)
     except SyscallError as error:
         if error.errno != c.ESRCH:

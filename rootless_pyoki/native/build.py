@@ -63,7 +63,8 @@ def run_compiler(arguments: list[str]) -> None:
 
 
 def build_gate(output: Path) -> Path:
-    run_compiler([*FREESTANDING, "-o", str(output), str(NATIVE / "gate.c")])
+    # -Os: two pages, which every created container has to itself
+    run_compiler([*FREESTANDING, "-Os", "-o", str(output), str(NATIVE / "gate.c")])
     return output
 
 

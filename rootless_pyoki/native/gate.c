@@ -48,6 +48,7 @@ enum {
 
 struct gate {
     struct record record;
+    struct blob listener_state; /* the JSON that goes with the seccomp listener */
     char **argv, **envp;
     int report;   /* where failures are told: the channel, later start's connection */
     int filtered; /* the user's filter is loaded: only calls that it is likely to allow */
@@ -147,7 +148,8 @@ static long set_capabilities(__u64 effective, __u64 permitted, __u64 inheritable
     return call(capset, &header, data);
 }
 
-static void read_record(struct gate *g, long fd)
+/* All of a memfd, which is closed. */
+static struct blob read_memfd(struct gate *g, long fd)
 {
     long size = call(lseek, fd, 0, 2 /* SEEK_END */), done = 0;
     __u8 *bytes = size > 0 && size <= GATE_MAX_SIZE ? map(size, MAP_PRIVATE) : 0;
@@ -158,9 +160,10 @@ static void read_record(struct gate *g, long fd)
             break;
         done += n > 0 ? n : 0;
     }
-    if (!bytes || done != size || !parse_record(bytes, size, &g->record))
+    if (!bytes || done != size)
         fail(g, STEP_RECORD, -EINVAL);
     call(close, fd);
+    return (struct blob){ bytes, (__u32)size };
 }
 
 /* A process that joined a pid namespace stays outside; its child is inside and main's child like it. */
@@ -419,9 +422,9 @@ static void set_cwd(struct gate *g)
  * fds, and as a thread it leaves no zombie; the gate makes no call until it is through. */
 static _Noreturn void send_listener(struct listener *l)
 {
-    struct record *r = &l->gate->record;
+    struct blob state = l->gate->listener_state;
     struct { __u64 length; __s32 level, type, fd, pad; } control = { 20, SOL_SOCKET_, SCM_RIGHTS_, 0, 0 };
-    struct { const void *at; unsigned long size; } data = { r->listener_state.at, r->listener_state.size };
+    struct { const void *at; unsigned long size; } data = { state.at, state.size };
     struct { void *name; __u64 name_size; void *data; __u64 count; void *control; __u64 size, flags; }
         message = { 0, 0, &data, 1, &control, sizeof control, 0 };
     long n = 0;
@@ -430,13 +433,14 @@ static _Noreturn void send_listener(struct listener *l)
         call(sched_yield, 0); /* the filter is the gate's very next call */
     control.fd = (__s32)l->fd - 1;
     while (data.size) {
-        n = call(sendmsg, r->fixed.listener, &message, MSG_NOSIGNAL_);
+        n = call(sendmsg, l->gate->record.fixed.listener, &message, MSG_NOSIGNAL_);
         if (n <= 0 && n != -EINTR)
             break;
         data.at = (const __u8 *)data.at + (n > 0 ? n : 0);
         data.size -= n > 0 ? n : 0;
         message.size = n > 0 ? 0 : message.size;
     }
+    call(close, l->gate->record.fixed.listener); /* the agent may wait for the end before it answers */
     call(close, l->fd - 1);
     __atomic_store_n(&l->sent, n < 0 ? n : 1, __ATOMIC_RELEASE);
     for (;;)
@@ -537,7 +541,9 @@ _Noreturn void enter(long *stack)
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     prctl(PR_SET_NAME, "pyoki:[2:GATE]", 0, 0, 0);
-    read_record(g, own + 1);
+    struct blob bytes = read_memfd(g, own + 1);
+    if (!parse_record(bytes.at, bytes.size, &g->record))
+        fail(g, STEP_RECORD, -EINVAL);
     g->report = f->channel;
     cloexec_from(3 + f->preserve);
     reset_signals(); /* main or init may have blocked what shall be able to end a waiting gate */
@@ -555,7 +561,9 @@ _Noreturn void enter(long *stack)
         await(g, 'C');
     if (f->mode != MODE_CREATE)
         await(g, 'G');
-    else {
+    if (f->listener >= 0) /* main, which alone knows our pid as the agent sees it, has written it */
+        g->listener_state = read_memfd(g, f->listener_state);
+    if (f->mode == MODE_CREATE) {
         call(close, f->channel);
         await_start(g);
     }

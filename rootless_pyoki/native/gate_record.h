@@ -3,7 +3,7 @@
  *
  *   struct fixed (128 bytes, native byte order), then blobs, each u32 length + that many bytes:
  *   path, cwd, groups (u32 each), filter (struct sock_filter each), peer uids (u32 each), label's name,
- *   label's value, state, listener's state; then for each hook: u32 timeout in seconds, path, args, env.
+ *   label's value, state; then for each hook: u32 timeout in seconds, path, args, env.
  *   path, cwd and the label's name carry their NUL; args and env are NUL-terminated strings in a row.
  */
 #ifndef GATE_RECORD_H
@@ -12,7 +12,7 @@
 #include <linux/types.h>
 
 #define GATE_MAGIC 0x65746147u /* "Gate" */
-#define GATE_VERSION 1u
+#define GATE_VERSION 2u
 #define GATE_MAX_SIZE (16u << 20)
 
 enum { MODE_CREATE = 1, MODE_RUN = 2, MODE_EXEC = 3 };
@@ -28,7 +28,7 @@ enum {
 
 struct fixed {
     __u32 magic, version, size, mode, flags, uid, gid, preserve, deadline_ms, filter_flags, hooks, zero;
-    __s32 channel, socket, lock, proc_dir, listener, zero_too;
+    __s32 channel, socket, lock, proc_dir, listener, listener_state;
     __u64 bounding, effective, inheritable, permitted, ambient, nofile_soft, nofile_hard;
 };
 _Static_assert(sizeof(struct fixed) == 128, "processes/gate.py writes 128 bytes");
@@ -40,7 +40,7 @@ struct blob {
 
 struct record {
     struct fixed fixed;
-    struct blob path, cwd, groups, filter, peers, label_name, label, state, listener_state, hooks;
+    struct blob path, cwd, groups, filter, peers, label_name, label, state, hooks;
 };
 
 struct hook {
@@ -111,7 +111,7 @@ static int take_hook(struct blob *rest, struct hook *hook)
 /* Descriptors: the channel always, the socket in CREATE, the others where given (-1: not). */
 static int fds_fit(const struct fixed *f)
 {
-    const __s32 fds[] = { f->channel, f->socket, f->lock, f->proc_dir, f->listener };
+    const __s32 fds[] = { f->channel, f->socket, f->lock, f->proc_dir, f->listener, f->listener_state };
     if (f->preserve > (1u << 20) || f->channel < 0 || (f->mode == MODE_CREATE && f->socket < 0))
         return 0;
     for (unsigned i = 0; i < sizeof fds / sizeof *fds; i++)
@@ -134,16 +134,17 @@ static int parse_record(const __u8 *bytes, __u32 size, struct record *r)
     rest.size -= sizeof *f;
     if (f->magic != GATE_MAGIC || f->version != GATE_VERSION || f->size != size ||
         f->mode < MODE_CREATE || f->mode > MODE_EXEC || (f->flags & ~FLAGS_KNOWN) || f->zero ||
-        f->zero_too || !fds_fit(f))
+        !fds_fit(f))
         return 0;
     if (!take(&rest, &r->path) || !take(&rest, &r->cwd) || !take(&rest, &r->groups) ||
         !take(&rest, &r->filter) || !take(&rest, &r->peers) || !take(&rest, &r->label_name) ||
-        !take(&rest, &r->label) || !take(&rest, &r->state) || !take(&rest, &r->listener_state))
+        !take(&rest, &r->label) || !take(&rest, &r->state))
         return 0;
     if (!is_absolute(r->path) || (r->cwd.size && !is_absolute(r->cwd)) || r->groups.size % 4 ||
         r->groups.size > 65536 * 4 || r->filter.size % 8 || r->filter.size > 4096 * 8 ||
         r->peers.size % 4 || (r->label_name.size && !is_label_name(r->label_name)) ||
-        (r->label_name.size && f->proc_dir < 0) || (f->listener >= 0 && !r->filter.size))
+        (r->label_name.size && f->proc_dir < 0) || (f->listener >= 0 && !r->filter.size) ||
+        (f->listener >= 0) != (f->listener_state >= 0))
         return 0;
     r->hooks = rest;
     for (__u32 i = 0; i < f->hooks; i++)

@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/nsfs.h>
+#include <linux/seccomp.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -58,9 +60,6 @@
 #ifndef TIOCGPTPEER
 #define TIOCGPTPEER _IO('T', 0x41)
 #endif
-#ifndef KEYCTL_JOIN_SESSION_KEYRING
-#define KEYCTL_JOIN_SESSION_KEYRING 1
-#endif
 
 #define KERNEL_SIGSET 8 /* bytes; 64 signals on both architectures */
 #define INTO_CGROUP 0x200000000ULL /* CLONE_INTO_CGROUP, Linux 5.7 */
@@ -104,6 +103,11 @@ int pk_setns(int fd, int nstype)
     return (int)result(setns(fd, nstype));
 }
 
+int pk_ns_type(int fd)
+{
+    return (int)result(ioctl(fd, NS_GET_NSTYPE));
+}
+
 /* limits and old: {soft, hard}; limits may be NULL. */
 int pk_prlimit(int pid, int resource, const uint64_t *limits, uint64_t *old)
 {
@@ -144,6 +148,34 @@ int pk_personality(unsigned long persona)
     return (int)result(personality(persona));
 }
 
+/* times: {runtime, deadline, period} in ns. The clamps of utilisation are 0. */
+int pk_sched_setattr(int pid, unsigned int policy, uint64_t flags, int nice, unsigned int priority,
+                     const uint64_t *times)
+{
+    struct { /* struct sched_attr of <linux/sched/types.h>, which glibc 2.41 defines as well */
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+        uint32_t util_min, util_max;
+    } attributes = {.size = sizeof attributes, .policy = policy, .flags = flags, .nice = nice,
+                    .priority = priority, .runtime = times[0], .deadline = times[1],
+                    .period = times[2]};
+    return (int)result(syscall(SYS_sched_setattr, pid, &attributes, 0));
+}
+
+int pk_ioprio_set(int which, int who, int ioprio)
+{
+    return (int)result(syscall(SYS_ioprio_set, which, who, ioprio));
+}
+
+/* nodes: a bit for each, maxnode of them (and one more: the kernel takes one away) */
+int pk_set_mempolicy(int mode, const uint64_t *nodes, unsigned long maxnode)
+{
+    return (int)result(syscall(SYS_set_mempolicy, mode, nodes, maxnode));
+}
+
 int pk_pidfd_send_signal(int pidfd, int signo)
 {
     return (int)result(syscall(SYS_pidfd_send_signal, pidfd, signo, NULL, 0));
@@ -159,6 +191,8 @@ int pk_seccomp(unsigned int operation, unsigned int flags, const char *program, 
 {
     if (!program)
         return (int)result(syscall(SYS_seccomp, operation, flags, NULL));
+    if (operation == SECCOMP_GET_ACTION_AVAIL) /* takes a 32-bit action instead of a program */
+        return (int)result(syscall(SYS_seccomp, operation, flags, size == 4 ? program : NULL));
     struct sock_filter filter[BPF_MAXINSNS];
     if (size > sizeof filter || size % sizeof *filter)
         return -EINVAL;
@@ -520,7 +554,8 @@ int pk_connect(int fd, const char *path, size_t size)
 {
     struct sockaddr_un address;
     int r = unix_address(&address, path, size);
-    return r < 0 ? r : (int)result(connect(fd, (struct sockaddr *)&address, sizeof address));
+    socklen_t length = offsetof(struct sockaddr_un, sun_path) + size; /* every byte of an abstract name */
+    return r < 0 ? r : (int)result(connect(fd, (struct sockaddr *)&address, length));
 }
 
 int pk_listen(int fd, int backlog)
@@ -749,9 +784,9 @@ int pk_interface_up(const char *name)
     return (int)r;
 }
 
-int pk_join_session_keyring(const char *name)
+int pk_keyctl(int operation, unsigned long a2, unsigned long a3)
 {
-    return (int)result(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name));
+    return (int)result(syscall(SYS_keyctl, operation, a2, a3));
 }
 
 /* What cffi writes below is not ours. */

@@ -5,11 +5,16 @@
 long pk_clone(unsigned long flags, int cgroup);
 int pk_unshare(int flags);
 int pk_setns(int fd, int nstype);
+int pk_ns_type(int fd);
 int pk_prlimit(int pid, int resource, const uint64_t *limits, uint64_t *old);
 int pk_prctl(int option, unsigned long a2, unsigned long a3, unsigned long a4, unsigned long a5);
 int pk_capget(uint64_t *sets);
 int pk_capset(const uint64_t *sets);
 int pk_personality(unsigned long persona);
+int pk_sched_setattr(int pid, unsigned int policy, uint64_t flags, int nice, unsigned int priority,
+                     const uint64_t *times);
+int pk_ioprio_set(int which, int who, int ioprio);
+int pk_set_mempolicy(int mode, const uint64_t *nodes, unsigned long maxnode);
 int pk_pidfd_send_signal(int pidfd, int signo);
 int pk_execveat(int fd, const char *path, char **argv, char **envp, int flags);
 int pk_seccomp(unsigned int operation, unsigned int flags, const char *program, size_t size);
@@ -75,4 +80,4 @@ int pk_pty_number(int fd);
 int pk_sethostname(const char *name, size_t size);
 int pk_setdomainname(const char *name, size_t size);
 int pk_interface_up(const char *name);
-int pk_join_session_keyring(const char *name);
+int pk_keyctl(int operation, unsigned long a2, unsigned long a3);

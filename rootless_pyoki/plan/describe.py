@@ -6,7 +6,17 @@ from rootless_pyoki.kernel import constants as c
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless_pyoki.plan.plan import Capabilities, Device, Hook, IdRange, Mount, Plan, Process
+    from rootless_pyoki.plan.plan import (
+        Capabilities,
+        Device,
+        Hook,
+        IdRange,
+        Mount,
+        Plan,
+        Process,
+        Scheduler,
+        Scheduling,
+    )
 
 _ATTRIBUTES = (
     (c.MOUNT_ATTR_RDONLY, "ro", "rw"),
@@ -38,6 +48,8 @@ def describe(plan: Plan) -> list[str]:
     new = [ns.kind for ns in plan.namespaces if not ns.path]
     if new:
         lines.append(f"new namespaces: {', '.join(new)}")
+    for offset in plan.time_offsets:
+        lines.append(f"clock {offset.clock} off by {offset.secs} s {offset.nanosecs} ns")
     lines += _idmap(plan)
     lines += _cgroup(plan)
     if plan.loopback_up:
@@ -56,12 +68,14 @@ def describe(plan: Plan) -> list[str]:
     for name, value in (("hostname", plan.hostname), ("domainname", plan.domainname)):
         if value:
             lines.append(f"{name} {value}")
-    lines += [f"sysctl {key} = {value}" for key, value in plan.sysctl]
+    lines += [f"sysctl {key} = {value}" for key, value, _ in plan.sysctl]
     if plan.new_keyring:
         lines.append(f"new session keyring _ses.{plan.id}")
     lines += process(plan.process)
     lines += _hooks("startContainer", plan.hooks.start_container)
     lines += _hooks("poststart", plan.hooks.poststart)
+    if plan.notify_socket:
+        lines.append(f"READY=1 of the program goes to {plan.notify_socket}")
     lines += _hooks("poststop, when it is deleted,", plan.hooks.poststop)
     lines += [f"note: {note.pointer}: {note.text}" for note in plan.notes]
     return lines
@@ -85,7 +99,10 @@ def _ranges(ranges: tuple[IdRange, ...]) -> str:
 
 def _cgroup(plan: Plan) -> list[str]:
     lines = [f"cgroup {plan.cgroups_path}"] if plan.cgroups_path else []
-    return lines + [f"{file} = {value}" for file, value, _ in plan.resources.files]
+    lines += [f"{file} = {value}" for file, value, _ in plan.resources.files]
+    if plan.delegate_cgroup:
+        lines.append(f"cgroup {plan.delegate_cgroup} below it is the container's own")
+    return lines
 
 
 def _rootfs(plan: Plan) -> list[str]:
@@ -102,6 +119,9 @@ def mount(entry: Mount) -> str:
     words += entry.data
     if entry.copy_up:
         words.append("tmpcopyup")
+    words += entry.special
+    if entry.idmap:
+        words.append("ridmap" if entry.idmap.recursive else "idmap")
     options = f" ({','.join(words)})" if words else ""
     if entry.remount:
         return f"remount {entry.destination}{options}"
@@ -155,12 +175,46 @@ def process(entry: Process) -> list[str]:
         groups = ",".join([str(gid) for gid in entry.additional_gids]) or "none"
     lines.append(f"uid {entry.uid} gid {entry.gid} groups {groups}")
     lines += _capabilities(entry.capabilities)
+    if entry.scheduling is not None:
+        lines += _scheduling(entry.scheduling)
     if entry.no_new_privileges:
         lines.append("no new privileges")
+    if entry.label is not None:
+        lines.append(f"{entry.label.value} to /proc/self/attr/{entry.label.attribute}")
     if entry.seccomp is not None:
         lines.append(f"seccomp filter of {len(entry.seccomp.program) // 8} instructions")
+        if entry.seccomp.agent is not None:
+            lines.append(f"seccomp listener goes to {entry.seccomp.agent.path}")
     lines.append(f"exec {' '.join(entry.args)}")
     return lines
+
+
+def _scheduling(entry: Scheduling) -> list[str]:
+    lines = []
+    if entry.personality is not None:
+        lines.append(f"personality {'LINUX32' if entry.personality == c.PER_LINUX32 else 'LINUX'}")
+    if entry.memory_policy is not None:
+        nodes = ",".join([str(node) for node in entry.memory_policy.nodes])
+        lines.append(f"memory policy {entry.memory_policy.name}{nodes and ' nodes ' + nodes}")
+    for when, cpus in (("before", entry.initial_cpus), ("once", entry.final_cpus)):
+        if cpus:
+            text = ",".join([str(cpu) for cpu in cpus])
+            lines.append(f"CPUs {text} {when} it is in the container's cgroup")
+    if entry.scheduler is not None:
+        lines.append(f"scheduler {_scheduler(entry.scheduler)}")
+    if entry.io_priority is not None:
+        lines.append(f"I/O priority {entry.io_priority.name} {entry.io_priority.data}")
+    return lines
+
+
+def _scheduler(entry: Scheduler) -> str:
+    if entry.policy == c.SCHED_DEADLINE:
+        words = "runtime {} deadline {} period {} ns".format(*entry.times)
+    elif entry.policy in (c.SCHED_FIFO, c.SCHED_RR):
+        words = f"priority {entry.priority}"
+    else:
+        words = f"nice {entry.nice}"
+    return f"{entry.name} {words}{f' flags {entry.flags:#x}' if entry.flags else ''}"
 
 
 def _limit(value: int) -> str:

@@ -17,6 +17,7 @@ KINDS = (
     ("poststop", "poststop"),
 )
 NONE = Hooks()
+STDOUT, STDERR = "run.oci.hooks.stdout", "run.oci.hooks.stderr"
 
 
 def make(config: dict[str, Any]) -> Hooks:
@@ -32,14 +33,15 @@ def make(config: dict[str, Any]) -> Hooks:
                 for index, entry in enumerate(hooks.get(name) or ())
             ]
         )
-    return Hooks(**made)
+    annotations = config.get("annotations") or {}
+    return Hooks(stdout=annotations.get(STDOUT, ""), stderr=annotations.get(STDERR, ""), **made)
 
 
 def _make_one(entry: dict[str, Any], pointer: str) -> Hook:
     return Hook(
         path=entry["path"],
         args=tuple(entry.get("args") or (entry["path"],)),
-        env=tuple(entry.get("env") or ()),
+        env=tuple(entry["env"]) if "env" in entry else None,
         timeout=entry.get("timeout") or 0,
         pointer=pointer,
     )

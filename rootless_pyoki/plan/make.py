@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.plan import devices, hooks, idmap, mounts, process, resources
+from rootless_pyoki.plan import devices, hooks, idmap, mounts, namespaces, process, resources
 from rootless_pyoki.plan.mount_options import PROPAGATION
 from rootless_pyoki.plan.notes import Notes
-from rootless_pyoki.plan.plan import Namespace, Plan, Rootfs
+from rootless_pyoki.plan.plan import Plan, Rootfs
+from rootless_pyoki.spec.fields import join
 from rootless_pyoki.spec.linux_rules import sysctl_parts
 
 TYPE_CHECKING = False
@@ -22,16 +23,9 @@ if TYPE_CHECKING:
     from rootless_pyoki.plan.plan import IdMap, IdRange, Note, Process, Seccomp
     from rootless_pyoki.spec.bundle import Bundle
 
-NAMESPACES = {
-    "user": c.CLONE_NEWUSER,
-    "pid": c.CLONE_NEWPID,
-    "network": c.CLONE_NEWNET,
-    "mount": c.CLONE_NEWNS,
-    "ipc": c.CLONE_NEWIPC,
-    "uts": c.CLONE_NEWUTS,
-    "cgroup": c.CLONE_NEWCGROUP,
-    "time": c.CLONE_NEWTIME,
-}
+# Where annotations for a runtime begin: plan/annotations.py is loaded for them.
+RUNTIME_ANNOTATIONS = ("run.oci.", "org.systemd.property.", "org.criu.", "krun.", "module.wasm.")
+SECCOMP_RECEIVER = "run.oci.seccomp.receiver"  # annotation: crun's name for listenerPath
 
 
 def make(
@@ -42,20 +36,23 @@ def make(
     no_pivot: bool = False,
     no_new_keyring: bool = False,
     unsupported: str = "",
+    seccomp_receiver: str = "",
 ) -> Plan:
-    """Everything that will be done for container `id`. unsupported: see notes.py.
+    """Everything that will be done for container `id`. unsupported: see notes.py; seccomp_receiver:
+    the seccomp agent's socket where config.json names none.
 
     Raises SpecError and UnsupportedError with the pointer of the field.
     """
     config: dict[str, Any] = bundle.config
     linux = config.get("linux") or {}
     notes = Notes(unsupported)
-    _refuse_unsupported(linux)
-    planned_namespaces = namespaces(linux, facts, notes)
+    _refuse_unsupported(linux, notes)
+    planned_namespaces = namespaces.make(linux, facts)
     new = {ns.kind for ns in planned_namespaces if not ns.path}
     joined = {ns.kind for ns in planned_namespaces if ns.path}
     id_map = idmap.make(config, facts, notes) if "user" in new else None
     annotations = config.get("annotations") or {}
+    delegate_cgroup = _heed_annotations(config, notes)
     credentials = _credentials(facts, id_map, "user" in joined, annotations)
     planned_mounts = mounts.make(
         config,
@@ -66,6 +63,10 @@ def make(
             new_ipc="ipc" in new,
             uids=credentials.uids,
             gids=credentials.gids,
+            caller_uids=facts.uid_map,
+            caller_gids=facts.gid_map,
+            privileged=facts.privileged,
+            label=_mount_label(linux, facts),
         ),
         notes,
     )
@@ -95,7 +96,8 @@ def make(
             facts,
             credentials,
             pointer="/process",
-            seccomp=_seccomp(linux, facts, notes),
+            linux=linux,
+            seccomp=_seccomp(config, facts, seccomp_receiver, notes),
             notes=notes,
         ),
         hooks=hooks.make(config),
@@ -108,7 +110,20 @@ def make(
         new_keyring=not no_new_keyring,
         annotations=annotations,
         notes=tuple(notes),
+        time_offsets=namespaces.time_offsets(linux),
+        delegate_cgroup=delegate_cgroup,
     )
+
+
+def _heed_annotations(config: dict[str, Any], notes: Notes) -> str:
+    """What they ask of the runtime, applied, noted or refused; the cgroup to delegate, or ""."""
+    found = config.get("annotations") or {}
+    if not any(key.startswith(RUNTIME_ANNOTATIONS) for key in found):
+        return ""
+    from rootless_pyoki.plan import annotations
+
+    annotations.check(config, notes)
+    return annotations.delegate_cgroup(found)
 
 
 def make_exec_process(
@@ -122,6 +137,7 @@ def make_exec_process(
     own_user_namespace: bool = True,
     pointer: str = "",
     unsupported: str = "",
+    seccomp_receiver: str = "",
 ) -> tuple[Process, tuple[Note, ...]]:
     """A process that joins the container made from `config`; process_object is validated.
 
@@ -135,42 +151,25 @@ def make_exec_process(
         gids=gids,
         groups_refused=groups_refused,
         held=_all_capabilities(facts) if own_user_namespace else facts.capabilities_permitted,
-        keep_groups=(config.get("annotations") or {}).get(process.KEEP_GROUPS) == "1",
+        keep_groups=process.keeps_groups(config.get("annotations") or {}),
     )
     planned = process.make(
         process_object,
         facts,
         credentials,
         pointer=pointer,
-        seccomp=_seccomp(config.get("linux") or {}, facts, notes),
+        linux=config.get("linux") or {},
+        joins=True,
+        seccomp=_seccomp(config, facts, seccomp_receiver, notes),
         notes=notes,
     )
     return planned, tuple(notes)
 
 
-def namespaces(linux: dict[str, Any], facts: Facts, notes: Notes) -> tuple[Namespace, ...]:
-    """In the order of the configuration; a user namespace is added where it takes one to go on."""
-    planned = []
-    kinds = set()
-    for index, entry in enumerate(linux.get("namespaces") or ()):
-        kind, path = entry["type"], entry.get("path") or ""
-        pointer = f"/linux/namespaces/{index}"
-        if kind == "time" and not path:
-            raise UnsupportedError("a new time namespace is not supported yet", pointer=pointer)
-        kinds.add(kind)
-        planned.append(Namespace(kind=kind, flag=NAMESPACES[kind], path=path, pointer=pointer))
-    if "mount" not in kinds:
-        raise SpecError("a mount namespace is needed", pointer="/linux/namespaces")
-    if "user" not in kinds and not facts.privileged:
-        added = Namespace(kind="user", flag=c.CLONE_NEWUSER, path="", pointer="/linux/namespaces")
-        planned.insert(0, added)
-    return tuple(planned)
-
-
 def _credentials(
     facts: Facts, id_map: IdMap | None, joined: bool, annotations: dict[str, str]
 ) -> process.Credentials:
-    keep = annotations.get(process.KEEP_GROUPS) == "1"
+    keep = process.keeps_groups(annotations)
     if joined:
         return process.Credentials(
             uids=None,
@@ -218,51 +217,84 @@ def _rootfs(config: dict[str, Any], bundle: str, no_pivot: bool) -> Rootfs:
         no_pivot=no_pivot,
         masked_paths=tuple(linux.get("maskedPaths") or ()),
         readonly_paths=tuple(linux.get("readonlyPaths") or ()),
+        label=linux.get("mountLabel") or "",
     )
 
 
-def _seccomp(linux: dict[str, Any], facts: Facts, notes: Notes) -> Seccomp | None:
-    profile = linux.get("seccomp")
+def _seccomp(config: dict[str, Any], facts: Facts, receiver: str, notes: Notes) -> Seccomp | None:
+    annotations = config.get("annotations") or {}
+    if any(key.startswith("run.oci.seccomp_") for key in annotations):
+        from rootless_pyoki.plan.annotations import fails_unknown, raw_filter
+
+        raw = raw_filter(annotations)
+        if raw is not None:
+            return raw
+        strict = fails_unknown(annotations)
+    else:
+        strict = False
+    profile = (config.get("linux") or {}).get("seccomp")
     if not profile:
         return None
     from rootless_pyoki.plan import seccomp  # big tables, and many containers have no profile
 
     pointer = "/linux/seccomp"
-    if profile.get("listenerPath"):
-        raise UnsupportedError(
-            "a seccomp listener is not supported yet", pointer=f"{pointer}/listenerPath"
-        )
-    filter = seccomp.compile(profile, arch=facts.machine, pointer=pointer)
-    if filter.notify:
-        raise UnsupportedError(
-            "SCMP_ACT_NOTIFY is not supported yet", pointer=f"{pointer}/syscalls"
-        )
+    named = annotations.get(SECCOMP_RECEIVER)
+    filter = seccomp.compile(
+        profile,
+        arch=facts.machine,
+        pointer=pointer,
+        receiver=(named, f"/annotations/{SECCOMP_RECEIVER}") if named else (receiver, ""),
+    )
     unknown = seccomp.unknown_names(profile, arch=facts.machine)
     if unknown:
+        if strict:
+            raise SpecError(f"not known: {', '.join(unknown)}", pointer=f"{pointer}/syscalls")
         text = f"system calls that are not known are passed over: {', '.join(unknown)}"
         notes.tell(f"{pointer}/syscalls", text)
     return filter
 
 
-def _sysctl(entries: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple([("/".join(sysctl_parts(key)), value) for key, value in entries.items()])
+def _mount_label(linux: dict[str, Any], facts: Facts) -> str:
+    label: str = linux.get("mountLabel") or ""
+    if label and not facts.selinux:
+        raise UnsupportedError(
+            f"label mounts {label}: SELinux is off on this host",
+            pointer="/linux/mountLabel",
+            hint="leave the label out, as engines do where SELinux is off",
+        )
+    return label
 
 
-_UNSUPPORTED = (
-    ("timeOffsets", "time offsets", "not supported yet"),
-    ("memoryPolicy", "a memory policy", "not supported yet"),
-    ("netDevices", "moving network devices", "only root of the host could do it"),
-    ("intelRdt", "Intel RDT", "resctrl is for root of the host only"),
-    ("mountLabel", "SELinux labels", "not supported yet"),
+def _sysctl(entries: dict[str, str]) -> tuple[tuple[str, str, str], ...]:
+    return tuple(
+        [
+            ("/".join(sysctl_parts(key)), value, join("/linux/sysctl", key))
+            for key, value in entries.items()
+        ]
+    )
+
+
+# (member of /linux, why it cannot be had, what to do instead)
+_OF_THE_HOST = (
+    (
+        "netDevices",
+        "move network devices: it takes CAP_NET_ADMIN over the host's network namespace, which a "
+        "rootless runtime never has: operation not permitted (EPERM)",
+        "let root do it once the container is created: ip link set DEVICE netns PID; or make the "
+        "device inside (slirp4netns, pasta)",
+    ),
+    (
+        "intelRdt",
+        "join a resctrl group: /sys/fs/resctrl is writable for root of the host only: permission "
+        "denied (EACCES)",
+        "let root do it once the container is created: write its pid to "
+        "/sys/fs/resctrl/GROUP/tasks",
+    ),
 )
 
 
-def _refuse_unsupported(linux: dict[str, Any]) -> None:
-    for key, what, why in _UNSUPPORTED:
-        if linux.get(key):
-            raise UnsupportedError(f"{what}: {why}", pointer=f"/linux/{key}")
-    domain = (linux.get("personality") or {}).get("domain", "LINUX")
-    if domain != "LINUX":
-        raise UnsupportedError(
-            f"personality {domain}: not supported yet", pointer="/linux/personality/domain"
-        )
+def _refuse_unsupported(linux: dict[str, Any], notes: Notes) -> None:
+    for key, why, instead in _OF_THE_HOST:
+        asked = linux.get(key)
+        if asked and (key == "netDevices" or any(asked.values())):
+            notes.refuse(f"/linux/{key}", why, hint=instead)

@@ -81,6 +81,10 @@ _TABLE.update(
         "tmpcopyup": ("copy_up", 0, 0),
     }
 )
+# crun's own: about links at either end of a bind; the last two are about ids
+SYMLINKS = ("copy-symlink", "src-nofollow", "dest-nofollow")
+IDMAPS = ("idmap", "ridmap")
+_TABLE.update((name, ("special", 0, 0)) for name in SYMLINKS + IDMAPS)
 
 OPTIONS = tuple(_TABLE)  # every option that is understood here, for `features`
 
@@ -93,9 +97,11 @@ class Options:
         "bind",
         "copy_up",
         "data",
+        "flag_at",
         "propagation",
         "recursive",
         "remount",
+        "special",
         "superblock",
     )
 
@@ -104,7 +110,10 @@ class Options:
         self.superblock = 0
         self.propagation = 0
         self.bind = self.recursive = self.remount = self.copy_up = False
-        self.data: list[tuple[int, str]] = []  # (index of the option, text)
+        # (index of the option, text)
+        self.data: list[tuple[int, str]] = []
+        self.special: list[tuple[int, str]] = []
+        self.flag_at: dict[int, int] = {}  # MS_* flag of the filesystem -> index of its option
 
 
 def parse(options: list[str]) -> Options:
@@ -113,7 +122,8 @@ def parse(options: list[str]) -> Options:
     for index, option in enumerate(options):
         what, first, second = _TABLE.get(option, ("data", 0, 0))
         if what == "data":
-            out.data.append((index, option))
+            key = option.partition("=")[0]
+            (out.special if key in IDMAPS else out.data).append((index, option))
         elif what == "attribute" or what == "recursive":
             pair = out.attributes[what == "recursive"]
             pair[0] = pair[0] & ~second | first
@@ -125,12 +135,15 @@ def parse(options: list[str]) -> Options:
             out.recursive = out.recursive or first == 1
         elif what == "superblock":
             out.superblock = out.superblock & ~second | first
+            out.flag_at[first] = index
         elif what == "atime":
             _undo_atime(out.attributes[second], first)
         elif what == "remount":
             out.remount = True
         elif what == "copy_up":
             out.copy_up = True
+        else:
+            out.special.append((index, option))
     return out
 
 

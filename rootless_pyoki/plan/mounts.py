@@ -9,7 +9,7 @@ from __future__ import annotations
 from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.plan.idmap import is_mapped
-from rootless_pyoki.plan.mount_options import Options, parse
+from rootless_pyoki.plan.mount_options import SYMLINKS, Options, parse
 from rootless_pyoki.plan.plan import Mount
 from rootless_pyoki.record import replace
 
@@ -26,7 +26,18 @@ ALL_TREE_SAFE = c.MOUNT_ATTR_NOSUID | c.MOUNT_ATTR_NODEV | c.MOUNT_ATTR_NOEXEC
 class Surroundings:
     """What a mount's meaning depends on beside its own entry."""
 
-    __slots__ = ("bundle", "gids", "new_ipc", "new_network", "new_user", "uids")
+    __slots__ = (
+        "bundle",
+        "caller_gids",
+        "caller_uids",
+        "gids",
+        "label",
+        "new_ipc",
+        "new_network",
+        "new_user",
+        "privileged",
+        "uids",
+    )
 
     def __init__(
         self,
@@ -37,20 +48,31 @@ class Surroundings:
         new_ipc: bool,
         uids: tuple[IdRange, ...] | None,
         gids: tuple[IdRange, ...] | None,
+        caller_uids: tuple[IdRange, ...],
+        caller_gids: tuple[IdRange, ...],
+        privileged: bool,
+        label: str,
     ) -> None:
-        """uids, gids: the container's maps, None when they are not known (a joined namespace)."""
+        """uids, gids: the container's maps, None when they are not known (a joined namespace).
+
+        privileged: whether the caller may mount; label: the SELinux context of new filesystems.
+        """
         self.bundle = bundle
         self.new_user = new_user
         self.new_network = new_network
         self.new_ipc = new_ipc
         self.uids = uids
         self.gids = gids
+        self.caller_uids = caller_uids
+        self.caller_gids = caller_gids
+        self.privileged = privileged
+        self.label = label
 
 
 def make(config: dict[str, Any], around: Surroundings, notes: Notes) -> tuple[Mount, ...]:
     """All of /mounts, in order.
 
-    Raises SpecError for what cannot be, UnsupportedError for idmapped mounts.
+    Raises SpecError for what cannot be, UnsupportedError for what the kernel would refuse.
     """
     entries = config.get("mounts") or ()
     return tuple(
@@ -63,14 +85,8 @@ def _make_one(entry: dict[str, Any], pointer: str, around: Surroundings, notes: 
     if destination[:1] != "/":
         notes.tell(f"{pointer}/destination", f"{destination} is taken as /{destination}")
         destination = f"/{destination}"
-    for key in ("uidMappings", "gidMappings"):
-        if entry.get(key):
-            raise UnsupportedError(
-                f"idmapped mount of {destination}: mappings of single mounts are not supported",
-                pointer=f"{pointer}/{key}",
-                hint="map the ids of the whole container with /linux/uidMappings instead",
-            )
-    options = parse(entry.get("options") or [])
+    words = entry.get("options") or []
+    options = parse(words)
     kind = entry.get("type") or ""
     source = entry.get("source") or ""
     if options.bind or kind == "bind":
@@ -88,12 +104,7 @@ def _make_one(entry: dict[str, Any], pointer: str, around: Surroundings, notes: 
             pointer=f"{pointer}/destination",
             hint="name the tree in /root/path instead",
         )
-    if options.remount and options.data:
-        index, text = options.data[0]
-        raise UnsupportedError(
-            f"remount of {destination}: {text} would change the filesystem itself",
-            pointer=f"{pointer}/options/{index}",
-        )
+    _look_at_rare(kind, words, options, pointer, around, notes)
     mount = Mount(
         destination=destination,
         kind="cgroup2" if kind == "cgroup" else kind,
@@ -104,15 +115,18 @@ def _make_one(entry: dict[str, Any], pointer: str, around: Surroundings, notes: 
         recursive_set=options.attributes[1][0],
         recursive_clear=options.attributes[1][1],
         propagation=options.propagation,
-        superblock_flags=options.superblock,
+        superblock_flags=options.superblock & ~c.MS_MANDLOCK,
         data=_data(kind, options, pointer, around, notes),
         copy_up=options.copy_up,
         remount=options.remount,
         fallback=_FALLBACKS.get(kind, ""),
         pointer=pointer,
+        options=tuple(words),
     )
     if mount.fallback and not options.remount:
-        return _host_instead(mount, around, notes)
+        mount = _host_instead(mount, around, notes)
+    if options.special or "uidMappings" in entry:
+        return _special(mount, entry, options, around, notes)
     return mount
 
 
@@ -120,12 +134,77 @@ def _check_bind(options: Options, source: str, destination: str, pointer: str) -
     if not source and not options.remount:
         raise SpecError(f"bind mount on {destination} has no source", pointer=f"{pointer}/source")
     for index, text in options.data:
-        at = f"{pointer}/options/{index}"
-        if text.partition("=")[0] in ("idmap", "ridmap"):
-            raise UnsupportedError(
-                f"bind mount on {destination}: option {text} is not supported", pointer=at
+        raise SpecError(
+            f"bind mount on {destination}: unknown option {text}",
+            pointer=f"{pointer}/options/{index}",
+        )
+
+
+def _look_at_rare(
+    kind: str,
+    words: list[str],
+    options: Options,
+    pointer: str,
+    around: Surroundings,
+    notes: Notes,
+) -> None:
+    """Options that want a filesystem of a certain kind, and types that need something first."""
+    if options.copy_up and (kind != "tmpfs" or options.remount):
+        index = words.index("tmpcopyup")
+        raise SpecError("tmpcopyup is for a new tmpfs", pointer=f"{pointer}/options/{index}")
+    if options.superblock:
+        _superblock_notes(kind, options, pointer, notes)
+    fuse = kind[:4] == "fuse" and not options.remount
+    if not (fuse or kind == "overlay" or around.label):
+        return
+    from rootless_pyoki.plan import filesystems
+
+    if fuse:
+        filesystems.check_fuse(kind, options.data, pointer)
+    if kind == "overlay":
+        options.data = filesystems.overlay(options.data, around.bundle)
+    if around.label and not options.remount:
+        options.data = filesystems.label(kind, around.label, options.data)
+
+
+def _superblock_notes(kind: str, options: Options, pointer: str, notes: Notes) -> None:
+    if options.superblock & c.MS_MANDLOCK:
+        at = f"{pointer}/options/{options.flag_at[c.MS_MANDLOCK]}"
+        notes.pass_over(at, "mand: mandatory locking left Linux with 5.15")
+    if kind != "bind":
+        return
+    for flag, index in options.flag_at.items():
+        if options.superblock & flag & ~c.MS_MANDLOCK:
+            notes.pass_over(
+                f"{pointer}/options/{index}",
+                "an option of the filesystem, which a bind mount leaves as it is",
             )
-        raise SpecError(f"bind mount on {destination}: unknown option {text}", pointer=at)
+
+
+def _special(
+    mount: Mount, entry: dict[str, Any], options: Options, around: Surroundings, notes: Notes
+) -> Mount:
+    """Mappings of this mount's own, and crun's options about symbolic links."""
+    from rootless_pyoki.plan import idmapped
+
+    pointer = mount.pointer
+    links = tuple([text for _, text in options.special if text in SYMLINKS])
+    for index, text in options.special:
+        if text in SYMLINKS and (options.remount or (mount.kind != "bind" and text[0] != "d")):
+            raise SpecError(
+                f"{text} is for bind mounts" if not options.remount else f"remount with {text}",
+                pointer=f"{pointer}/options/{index}",
+            )
+    mapping = idmapped.make(
+        entry,
+        options.special,
+        bind=mount.kind == "bind",
+        remount=options.remount,
+        pointer=pointer,
+        around=around,
+        notes=notes,
+    )
+    return replace(mount, special=links, idmap=mapping)
 
 
 _FALLBACKS = {
@@ -174,12 +253,6 @@ def _data(
 ) -> tuple[str, ...]:
     """Options for the filesystem, with the ids that it names checked against the maps."""
     if kind not in ("devpts", "tmpfs"):
-        for index, text in options.data:
-            if text.partition("=")[0] in ("idmap", "ridmap"):
-                raise UnsupportedError(
-                    f"idmapped {kind} mount: option {text} is not supported",
-                    pointer=f"{pointer}/options/{index}",
-                )
         return tuple([text for _, text in options.data])
     kept = []
     for index, text in options.data:

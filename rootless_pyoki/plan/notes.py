@@ -30,6 +30,10 @@ class Notes(list[Note]):
         """The field is applied in another way than it says."""
         self.append(Note(pointer=pointer, text=text))
 
+    def warn(self, pointer: str, text: str) -> None:
+        """As tell(), where the specification demands that a warning is logged."""
+        self.append(Note(pointer=pointer, text=text, warning=True))
+
     def pass_over(self, pointer: str, text: str) -> None:
         """The field is not applied, as in every runtime; text: `why`. UnsupportedError if strict."""
         if self.unsupported == "error":

@@ -16,6 +16,7 @@ class Note(Record):
 
     pointer: str  # JSON pointer of the field
     text: str  # what was done instead, and why
+    warning: bool = False  # told as a warning, whatever is asked for
 
 
 class IdMap(Record):
@@ -33,6 +34,26 @@ class Namespace(Record):
     kind: str  # the OCI name: "user", "pid", "network", "mount", "ipc", "uts", "cgroup", "time"
     flag: int  # CLONE_NEW*
     path: str  # "" = a new one
+    pointer: str
+
+
+class TimeOffset(Record):
+    clock: str  # "monotonic" or "boottime"
+    secs: int  # may be negative
+    nanosecs: int
+    pointer: str
+
+
+class MountIdmap(Record):
+    """Ids of an idmapped mount: `container` as the filesystem has it, `host` as it is shown.
+
+    host counts in the caller's user namespace for a bind, in the container's for a new filesystem:
+    each time in the one that the filesystem belongs to, as far as we may idmap it.
+    """
+
+    uids: tuple[IdRange, ...]
+    gids: tuple[IdRange, ...]
+    recursive: bool  # ridmap
     pointer: str
 
 
@@ -55,6 +76,9 @@ class Mount(Record):
     # "" or what to bind from the host when the kernel refuses: /sys, /dev/mqueue, /sys/fs/cgroup
     fallback: str
     pointer: str
+    options: tuple[str, ...] = ()  # as in config.json, to name the one that fails
+    special: tuple[str, ...] = ()  # of copy-symlink, src-nofollow, dest-nofollow
+    idmap: MountIdmap | None = None
 
 
 class Device(Record):
@@ -76,6 +100,7 @@ class Rootfs(Record):
     no_pivot: bool
     masked_paths: tuple[str, ...]
     readonly_paths: tuple[str, ...]
+    label: str = ""  # SELinux context of what covers masked directories
 
 
 class Capabilities(Record):
@@ -94,6 +119,45 @@ class Rlimit(Record):
     soft: int  # 2**64-1 = infinity
     hard: int
     pointer: str
+
+
+class Scheduler(Record):
+    """sched_setattr(2)."""
+
+    policy: int  # SCHED_*
+    name: str
+    flags: int  # SCHED_FLAG_*
+    nice: int
+    priority: int
+    times: tuple[int, int, int]  # runtime, deadline, period in nanoseconds
+
+
+class IoPriority(Record):
+    """ioprio_set(2)."""
+
+    level: int  # IOPRIO_CLASS_*
+    name: str
+    data: int  # 0 (highest) to 7
+
+
+class MemoryPolicy(Record):
+    """set_mempolicy(2)."""
+
+    mode: int  # MPOL_* | MPOL_F_*
+    name: str
+    nodes: tuple[int, ...]
+
+
+class Scheduling(Record):
+    """How the kernel runs the process, as far as config.json says."""
+
+    scheduler: Scheduler | None = None
+    io_priority: IoPriority | None = None
+    initial_cpus: tuple[int, ...] = ()  # of exec: before it is in the container's cgroup; () = any
+    final_cpus: tuple[int, ...] = ()  # and after
+    memory_policy: MemoryPolicy | None = None
+    personality: int | None = None  # PER_*
+    pointer: str  # of the process
 
 
 class Process(Record):
@@ -115,15 +179,32 @@ class Process(Record):
     # what the kernel refuses of oomScoreAdj, rlimits, scheduler, ioPriority is clamped or left out, and told
     lenient: bool
     seccomp: Seccomp | None
-    apparmor_profile: str
-    selinux_label: str
+    label: Label | None  # of AppArmor or SELinux
     pointer: str  # "/process" or "" for a process file of exec
+    scheduling: Scheduling | None = None  # None: as it comes, which is what most ask for
+
+
+class Label(Record):
+    """What a security module is told of the program, just before execve."""
+
+    module: str  # "apparmor" or "selinux"
+    attribute: str  # below /proc/self/attr: "exec" or "apparmor/exec"
+    value: str  # as it is written there
+    pointer: str
+
+
+class Agent(Record):
+    """Who answers the calls that SCMP_ACT_NOTIFY is for."""
+
+    path: str  # its AF_UNIX stream socket, absolute
+    metadata: str  # for it alone
+    pointer: str  # of what names the path, "" for the environment
 
 
 class Seccomp(Record):
     program: bytes  # struct sock_filter[], 8 bytes each
     flags: int  # SECCOMP_FILTER_FLAG_*
-    notify: bool
+    agent: Agent | None = None  # there when a rule notifies
 
 
 class Resources(Record):
@@ -137,7 +218,7 @@ class Resources(Record):
 class Hook(Record):
     path: str
     args: tuple[str, ...]
-    env: tuple[str, ...]
+    env: tuple[str, ...] | None  # None: the runtime's; of a startContainer hook the program's
     timeout: int  # seconds, 0 = none
     pointer: str
 
@@ -149,6 +230,9 @@ class Hooks(Record):
     start_container: tuple[Hook, ...] = ()
     poststart: tuple[Hook, ...] = ()
     poststop: tuple[Hook, ...] = ()
+    # files that hooks write to, relative to the bundle; "": what they say is shown if they fail
+    stdout: str = ""
+    stderr: str = ""
 
 
 class Plan(Record):
@@ -161,7 +245,8 @@ class Plan(Record):
     devices: tuple[Device, ...]
     process: Process
     hooks: Hooks
-    sysctl: tuple[tuple[str, str], ...]  # ("net/ipv4/ip_forward", "1"): path below /proc/sys
+    # ("net/ipv4/ip_forward", "1", "/linux/sysctl/net.ipv4.ip_forward"): path below /proc/sys, value, pointer
+    sysctl: tuple[tuple[str, str, str], ...]
     hostname: str
     domainname: str
     resources: Resources
@@ -170,6 +255,9 @@ class Plan(Record):
     new_keyring: bool
     annotations: dict[str, str]
     notes: tuple[Note, ...]
+    delegate_cgroup: str = ""  # below the container's cgroup: the one that is given to it
+    notify_socket: str = ""  # who is told that the program is ready: NOTIFY_SOCKET, sd_notify(3)
+    time_offsets: tuple[TimeOffset, ...] = ()  # of a new time namespace
 
     def hosts_new(self, kind: str) -> bool:
         """Does the container get a new namespace of this kind?"""

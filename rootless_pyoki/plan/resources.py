@@ -6,7 +6,7 @@ lacks is noted where it does no harm to go without, and refused otherwise.
 
 from __future__ import annotations
 
-from rootless_pyoki.errors import SpecError, UnsupportedError
+from rootless_pyoki.errors import SpecError
 from rootless_pyoki.plan.plan import Resources
 
 TYPE_CHECKING = False
@@ -38,17 +38,17 @@ def make(resources: dict[str, Any], notes: Notes, pointer: str = POINTER) -> Res
         if limit is not None:
             files.append(("pids.max", _limit(limit), f"{pointer}/pids/limit"))
     if resources.get("cpu"):
-        _cpu(resources["cpu"], files, f"{pointer}/cpu")
+        _cpu(resources["cpu"], files, notes, f"{pointer}/cpu")
     bfq_weight = 0
     if resources.get("blockIO"):
-        bfq_weight = _block_io(resources["blockIO"], files, f"{pointer}/blockIO")
+        bfq_weight = _block_io(resources["blockIO"], files, notes, f"{pointer}/blockIO")
     optional = _hugepages(resources.get("hugepageLimits") or (), files, f"{pointer}/hugepageLimits")
     _rdma(resources.get("rdma") or {}, files, f"{pointer}/rdma")
     network = resources.get("network") or {}
     for key in ("classID", "priorities"):
         if network.get(key):
             notes.pass_over(f"{pointer}/network/{key}", _GONE)
-    _unified(resources.get("unified") or {}, files, f"{pointer}/unified")
+    _unified(resources.get("unified") or {}, files, notes, f"{pointer}/unified")
     return Resources(files=tuple(files), optional=optional, bfq_weight=bfq_weight)
 
 
@@ -84,11 +84,11 @@ def _swap(swap: int, limit: int, pointer: str) -> str:
     return str(swap - limit)
 
 
-def _cpu(cpu: dict[str, Any], files: Files, pointer: str) -> None:
+def _cpu(cpu: dict[str, Any], files: Files, notes: Notes, pointer: str) -> None:
     """Weight before idle: an idle cgroup has none. Quota before burst: burst may not exceed it."""
     for key in ("realtimeRuntime", "realtimePeriod"):
         if cpu.get(key):
-            raise UnsupportedError(f"{key} {_GONE}", pointer=f"{pointer}/{key}")
+            notes.refuse(f"{pointer}/{key}", f"{key} {_GONE}", hint="take shares, quota and period")
     if cpu.get("shares"):
         files.append(("cpu.weight", str(cpu_weight(cpu["shares"])), f"{pointer}/shares"))
     quota, period = cpu.get("quota") or 0, cpu.get("period") or 0
@@ -140,11 +140,11 @@ _THROTTLES = (
 )
 
 
-def _block_io(block_io: dict[str, Any], files: Files, pointer: str) -> int:
+def _block_io(block_io: dict[str, Any], files: Files, notes: Notes, pointer: str) -> int:
     """Returns the weight as given, for io.bfq.weight."""
     weight = block_io.get("weight") or 0
     if block_io.get("leafWeight"):
-        raise UnsupportedError(f"leafWeight {_GONE}", pointer=f"{pointer}/leafWeight")
+        notes.refuse(f"{pointer}/leafWeight", f"leafWeight {_GONE}", hint="take weight")
     if weight:
         if not 10 <= weight <= 1000:
             raise SpecError(f"weight {weight} is not from 10 to 1000", pointer=f"{pointer}/weight")
@@ -153,7 +153,7 @@ def _block_io(block_io: dict[str, Any], files: Files, pointer: str) -> int:
     for index, device in enumerate(block_io.get("weightDevice") or ()):
         at = f"{pointer}/weightDevice/{index}"
         if device.get("leafWeight"):
-            raise UnsupportedError(f"leafWeight {_GONE}", pointer=f"{at}/leafWeight")
+            notes.refuse(f"{at}/leafWeight", f"leafWeight {_GONE}", hint="take weight")
         if device.get("weight"):
             text = f"{device['major']}:{device['minor']} {device['weight']}"
             files.append(("io.bfq.weight", text, f"{at}/weight"))
@@ -189,12 +189,13 @@ def _rdma(devices: dict[str, Any], files: Files, pointer: str) -> None:
 _OWN_FILES = ("cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure")
 
 
-def _unified(entries: dict[str, str], files: Files, pointer: str) -> None:
+def _unified(entries: dict[str, str], files: Files, notes: Notes, pointer: str) -> None:
     """Any file of a controller, a write for each line."""
     for name, value in entries.items():
         at = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
         if "." not in name.strip("."):
             raise SpecError(f"{name} is not the name of a controller's file", pointer=at)
         if name.startswith("cgroup.") and name not in _OWN_FILES:
-            raise UnsupportedError(f"{name} belongs to the runtime", pointer=at)
+            notes.refuse(at, f"{name} belongs to the runtime")
+            continue
         files.extend((name, line, at) for line in value.split("\n") if line)

@@ -53,17 +53,22 @@ _NR_SKIP = 0xFFFFFFFF  # nr of a call that a tracer asked to skip
 
 
 def compile(
-    linux_seccomp: dict[str, Any], *, arch: str, pointer: str = "/linux/seccomp"
+    linux_seccomp: dict[str, Any],
+    *,
+    arch: str,
+    pointer: str = "/linux/seccomp",
+    receiver: tuple[str, str] = ("", ""),
 ) -> Seccomp:
     """The filter for a machine that uname(2) calls `arch` ("x86_64", "aarch64", …).
 
+    receiver: (socket, JSON pointer of what names it) of the agent where there is no listenerPath.
     SpecError: the profile says what cannot be; UnsupportedError: too long for the kernel, or an
     architecture or action that cannot be had here. Both carry the JSON pointer.
     """
     default, groups = seccomp_profile.read(linux_seccomp, pointer)
     architectures = seccomp_profile.architectures(linux_seccomp, arch, pointer)
-    notify = seccomp_profile.wants_listener(linux_seccomp, groups, pointer)
-    flags = seccomp_profile.flags(linux_seccomp, notify, pointer)
+    agent = seccomp_profile.agent(linux_seccomp, groups, receiver, pointer)
+    flags = seccomp_profile.flags(linux_seccomp, agent is not None, pointer)
     program = bpf.assemble(
         _sections(architectures, groups, default),
         default=default,
@@ -77,7 +82,7 @@ def compile(
             pointer=pointer,
             hint="drop architectures that the container does not use, or merge rules",
         )
-    return Seccomp(program=program, flags=flags, notify=notify)
+    return Seccomp(program=program, flags=flags, agent=agent)
 
 
 def unknown_names(linux_seccomp: dict[str, Any], *, arch: str) -> list[str]:

@@ -9,6 +9,7 @@ import sys
 
 from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.plan import seccomp_abi
+from rootless_pyoki.plan.plan import Agent
 from rootless_pyoki.record import Record
 
 TYPE_CHECKING = False
@@ -147,22 +148,38 @@ def flags(profile: dict[str, Any], notify: bool, pointer: str) -> int:
     return bits
 
 
-def wants_listener(profile: dict[str, Any], groups: list[Group], pointer: str) -> bool:
-    """Whether a rule notifies: somebody must listen; `write` is refused as in runc and youki."""
-    path = profile.get("listenerPath")
+def agent(
+    profile: dict[str, Any], groups: list[Group], receiver: tuple[str, str], pointer: str
+) -> Agent | None:
+    """Who answers, None where no rule notifies: then listenerPath is ignored (config-linux.md).
+
+    receiver: (path, pointer), for a profile without listenerPath. The gate itself writes once the
+    filter is loaded, so `write` is refused, as in runc and youki.
+    """
+    where = f"{pointer}/listenerPath"
     notifying = [group for group in groups if group.verdict == seccomp_abi.RET_NOTIFY]
-    if notifying and (type(path) is not str or not path):
-        raise SpecError("SCMP_ACT_NOTIFY needs a listenerPath", pointer=f"{pointer}/listenerPath")
-    if profile.get("listenerMetadata") and not path:
-        where = f"{pointer}/listenerMetadata"
-        raise SpecError("listenerMetadata without listenerPath", pointer=where)
+    if profile.get("listenerMetadata") and not profile.get("listenerPath"):
+        raise SpecError(
+            "listenerMetadata without listenerPath", pointer=f"{pointer}/listenerMetadata"
+        )
+    if not notifying:
+        return None
+    path = profile.get("listenerPath")
+    if not path:
+        path, where = receiver if receiver[0] else ("", where)
+    if type(path) is not str or not path:
+        raise SpecError("SCMP_ACT_NOTIFY needs a listenerPath", pointer=where)
+    if path[0] != "/":
+        raise SpecError(
+            f"the seccomp agent's socket must be an absolute path, not {path!r}", pointer=where
+        )
     for group in notifying:
         if "write" in group.names:
             raise UnsupportedError(
                 "SCMP_ACT_NOTIFY cannot be used for write",
                 pointer=f"{group.pointer}/names/{group.names.index('write')}",
             )
-    return bool(notifying)
+    return Agent(path=path, metadata=profile.get("listenerMetadata") or "", pointer=where)
 
 
 def _list(holder: dict[str, Any], key: str, pointer: str) -> list[Any]:

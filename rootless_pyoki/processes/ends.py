@@ -25,6 +25,9 @@ class Ends(Record):
     socket: int = -1  # gate.sock, listening
     lock: int = -1  # gate.lock, held
     peer_uids: tuple[int, ...] = ()  # who may say start, as seen inside
+    listener: int = -1  # connected socket of the seccomp agent
+    listener_state: int = -1  # memfd in which main writes what the agent is told
+    hook_output: tuple[int, int] = (-1, -1)  # createContainer hooks' stdout and stderr
     stage: str = ""  # a directory to cover where mounts in the making need a place (staging.py)
 
     def shed(self, *channels: int) -> None:
@@ -33,6 +36,7 @@ class Ends(Record):
         Where we are going processes may live that look for just that.
         """
         kept = [self.proc, self.memfd, self.console, self.socket, self.lock, *channels]
+        kept += [self.listener, self.listener_state, *self.hook_output]
         fds.close_all_but(kept, 3 + self.preserve)
 
 

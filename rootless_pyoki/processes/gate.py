@@ -25,20 +25,20 @@ RUN = 2  # READY, wait for COMMIT, then for GO on the channel
 EXEC = 3  # READY, wait for GO on the channel
 
 MAGIC = 0x65746147
-VERSION = 1
+VERSION = 2
 _FORK, _SESSION, _TERMINAL, _NO_NEW_PRIVILEGES, _GROUPS, _NOFILE = 1, 2, 4, 8, 16, 32
 _SEALS = c.F_SEAL_WRITE | c.F_SEAL_SHRINK | c.F_SEAL_GROW | c.F_SEAL_SEAL
 _SECBIT_NOROOT = 1
 _DAC = 1 << c.CAP_DAC_OVERRIDE | 1 << c.CAP_DAC_READ_SEARCH
 
-STEP_HOOK = 4
+STEP_HOOK, STEP_LABEL, STEP_LISTENER = 4, 6, 17
 STEPS = {
     1: "read the gate's record",
     2: "enter the pid namespace",
     3: "set the controlling terminal",
     STEP_HOOK: "start-container hook",
     5: "hook timeout",
-    6: "write the security label",
+    STEP_LABEL: "write the security label",
     7: "set RLIMIT_NOFILE",
     8: "drop bounding capabilities",
     9: "setgroups",
@@ -49,10 +49,11 @@ STEPS = {
     14: "cwd",
     15: "set no_new_privs",
     16: "seccomp",
-    17: "send the seccomp listener",
+    STEP_LISTENER: "send the seccomp listener",
     18: "execve",
     19: "start",  # the gate waits on: another user, or nothing said before the deadline
 }
+HOOK_STEPS = (STEP_HOOK, 5)  # a startContainer hook failed, or took too long
 
 
 class GateRecord(Record):
@@ -83,7 +84,7 @@ class GateRecord(Record):
     state: bytes  # OCI state JSON, the hooks' stdin
     deadline_ms: int  # for each client of the socket
     listener: int = -1  # connected stream socket that gets the seccomp listener
-    listener_state: bytes = b""  # the JSON that goes with it
+    listener_state: int = -1  # memfd: the JSON that goes with it, written before COMMIT or GO
 
 
 class Message(Record):
@@ -139,17 +140,22 @@ def encode(record: GateRecord) -> bytes:
         _blob(_text(label_name) if label_name else b""),
         _blob(label),
         _blob(record.state),
-        _blob(record.listener_state),
     ]
     for hook in record.start_hooks:
-        blobs += _u32(hook.timeout), _blob(_text(hook.path)), _texts(hook.args), _texts(hook.env)
+        blobs += (
+            _u32(hook.timeout),
+            _blob(_text(hook.path)),
+            _texts(hook.args),
+            _texts(hook.env or ()),
+        )
     tail = b"".join(blobs)
     return b"".join(
         (
             _u32(MAGIC, VERSION, 128 + len(tail), record.mode, flags, record.uid, record.gid),
             _u32(record.preserve, record.deadline_ms, record.filter_flags, len(record.start_hooks)),
             _u32(0),
-            _i32(record.channel, record.socket, record.lock, record.proc_dir, record.listener, 0),
+            _i32(record.channel, record.socket, record.lock, record.proc_dir),
+            _i32(record.listener, record.listener_state),
             _u64(caps.bounding, caps.effective, caps.inheritable, caps.permitted, caps.ambient),
             _u64(*(record.nofile or (0, 0))),
             tail,
@@ -275,7 +281,7 @@ def become(
     gate_fd, record_fd, channel = _neighbours(first, 3 + record.preserve)
     moved = {
         name: syscalls.dup(getattr(record, name), channel)
-        for name in ("socket", "lock", "proc_dir", "listener")
+        for name in ("socket", "lock", "proc_dir", "listener", "listener_state")
         if getattr(record, name) >= 0
     }
     moved["channel"] = channel

@@ -9,6 +9,7 @@ from rootless_pyoki.kernel import json, syscalls
 from rootless_pyoki.plan.plan import Capabilities
 from rootless_pyoki.processes import channel, gate, protocol
 from rootless_pyoki.processes.ends import door, teller
+from rootless_pyoki.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,22 +43,25 @@ def run(
     process.name_the_host(plan)
     if plan.loopback_up:
         process.bring_loopback_up()
-    mounts.mount_all(plan.mounts, root, sources, teller(main), joined_pid=plan.joins("pid"))
+    late = mounts.mount_all(plan.mounts, root, sources, teller(main), joined_pid=plan.joins("pid"))
     devices.populate(plan.devices, root, device_sources)
     devices.make_links(root, ptmx=any(m.kind == "devpts" for m in plan.mounts))
     if plan.process.terminal:
         _make_terminal(plan, ends, main, root)
+    mounts.make_readonly(late)
 
     if plan.hooks.prestart or plan.hooks.create_runtime:
         channel.ask(main, protocol.RUNTIME_HOOKS, protocol.HOOKS_DONE)
     syscalls.prctl(c.PR_SET_DUMPABLE, 0)
-    hooks.run(plan.hooks.create_container, _state(plan))
+    if plan.hooks.create_container:
+        hooks.run(plan.hooks.create_container, _state(plan), _hooks_place(plan, ends))
 
-    process.write_sysctls(ends.proc, plan.sysctl)
-    rootfs.make_readonly(plan.rootfs, root)
+    process.write_sysctls(ends.proc, plan, teller(main))
+    at_proc = [m.kind for m in plan.mounts if m.destination == "/proc" and not m.remount]
+    rootfs.make_readonly(plan.rootfs, root, proc=at_proc[-1:] == ["proc"])
     rootfs.enter(plan.rootfs, root)
     if plan.new_keyring:
-        process.join_session_keyring(plan.id)
+        _make_keyring(plan, ends)
     syscalls.umask(plan.process.umask)
     become_gate(plan.process, ends, main, root, fork=plan.joins("pid"), plan=plan)
 
@@ -80,6 +84,11 @@ def send_master(ends: Ends, main: int, master: int) -> None:
     syscalls.close(master)
 
 
+def _hooks_place(plan: Plan, ends: Ends) -> hooks.Place:
+    stdout, stderr = ends.hook_output
+    return hooks.Place(directory=plan.bundle, stdout=stdout, stderr=stderr)
+
+
 def _state(plan: Plan, pid: int | None = None) -> bytes:
     """The container's state for hooks that run inside: the pid is what we see (runtime.md, "State")."""
     return json.dumps(
@@ -94,6 +103,29 @@ def _state(plan: Plan, pid: int | None = None) -> bytes:
     )
 
 
+def _make_keyring(plan: Plan, ends: Ends) -> None:
+    label = plan.process.label
+    if label is None or label.module != "selinux":
+        process.join_session_keyring(plan.id)
+        return
+    from rootless_pyoki.apply import labels
+
+    labels.label_keyring(ends.proc, label)
+    process.join_session_keyring(plan.id)
+    labels.label_keyring(ends.proc, None)
+
+
+def _label(program: Process, root: int, fork: bool) -> tuple[tuple[str, bytes] | None, int]:
+    """What the gate writes for a security module, and the procfs for that."""
+    label = program.label
+    if label is None:
+        return None, -1
+    from rootless_pyoki.apply import labels
+
+    value = label.value.encode("utf-8", "surrogateescape")
+    return (label.attribute, value), labels.open_procfs(root, label, outside=fork)
+
+
 def become_gate(
     program: Process, ends: Ends, main: int, root: int, *, fork: bool, plan: Plan | None = None
 ) -> NoReturn:
@@ -102,7 +134,13 @@ def become_gate(
     there = process.enter_cwd(root, program)
     env = process.environment(root, program)
     path = process.find_executable(program, env)
+    if program.scheduling is not None:
+        from rootless_pyoki.apply import scheduling
+
+        scheduling.prepare(program, teller(main), forks=fork)
     start_hooks = plan.hooks.start_container if plan else ()
+    label, proc_dir = _label(program, root, fork)
+    start_hooks = tuple([h if h.env is not None else replace(h, env=env) for h in start_hooks])
     record = gate.GateRecord(
         mode=ends.mode,
         fork=fork,
@@ -121,8 +159,10 @@ def become_gate(
         channel=main,
         socket=ends.socket,
         lock=ends.lock,
-        proc_dir=-1,
-        label=None,
+        listener=ends.listener,
+        listener_state=ends.listener_state,
+        proc_dir=proc_dir,
+        label=label,
         peer_uids=ends.peer_uids,
         preserve=ends.preserve,
         start_hooks=start_hooks,

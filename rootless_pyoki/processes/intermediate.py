@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rootless_pyoki.apply import mounts, process, rootfs, staging
+from rootless_pyoki.apply import devices, mounts, process, rootfs, staging
 from rootless_pyoki.errors import HostError, SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import procfs, syscalls
 from rootless_pyoki.processes import channel, init, protocol
-from rootless_pyoki.processes.ends import door
+from rootless_pyoki.processes.ends import door, teller
 from rootless_pyoki.record import replace
 
 TYPE_CHECKING = False
@@ -34,11 +34,13 @@ def run(plan: Plan, ends: Ends, main: int, init_end: int) -> None:
     syscalls.set_name("pyoki:[1:INTER]")
     ends.shed(main, init_end)
     _die_with_main()
-    process.set_oom_score_adj(ends.proc, plan.process)
+    process.set_oom_score_adj(ends.proc, plan.process, teller(main))
+    time_offsets = _open_time_offsets(plan, ends)
     if _joins_strangers(plan):
         syscalls.prctl(c.PR_SET_DUMPABLE, 0)
 
     refused = _join(plan.namespaces)
+    helper = mounts.idmap_helper(plan)
     _enter_user_namespace(plan)
     plan = _without_groups(plan)
     channel.send(main, protocol.ENTERED)
@@ -51,12 +53,13 @@ def run(plan: Plan, ends: Ends, main: int, init_end: int) -> None:
     rootfs.cut_propagation(plan.rootfs)
     staging.place = ends.stage
     root = rootfs.attach(plan.rootfs)
-    sources = mounts.mount_sources(plan.mounts)
-    devices = mounts.device_sources(plan.devices)
+    sources = mounts.mount_sources(plan.mounts, helper)
+    device_sources = devices.sources(plan.devices, plan.process.lenient, teller(main))
 
     _become_root(plan)
     _die_with_main()
     _unshare(plan, LATE)
+    _enter_time_namespace(plan, ends, time_offsets)
     if plan.hosts_new("pid"):
         syscalls.unshare(c.CLONE_NEWPID)
         pid = syscalls.clone(c.CLONE_PARENT)
@@ -64,7 +67,7 @@ def run(plan: Plan, ends: Ends, main: int, init_end: int) -> None:
             channel.send(main, protocol.INIT, {"pid": pid})
             return
     syscalls.close(main)
-    init.start(plan, ends, init_end, root, sources, devices)
+    init.start(plan, ends, init_end, root, sources, device_sources)
 
 
 def _die_with_main() -> None:
@@ -117,13 +120,16 @@ def _open(namespace: Namespace) -> int:
 
 
 def _cannot_join(namespace: Namespace, error: SyscallError) -> Exception:
+    hint = ""
+    if error.errno == c.EPERM:
+        hint = "it must belong to a user namespace that the caller controls"
+    elif error.errno == c.EINVAL and namespace.kind == "pid":
+        hint = "only the caller's own pid namespace, or one below it, can be joined"
     return from_oserror(
         error,
         f"join {namespace.kind} namespace {namespace.path}",
         pointer=f"{namespace.pointer}/path",
-        hint="it must belong to a user namespace that the caller controls"
-        if error.errno == c.EPERM
-        else "",
+        hint=hint,
     )
 
 
@@ -184,6 +190,25 @@ def _unshare(plan: Plan, kinds: tuple[str, ...]) -> None:
         if error.errno == c.ENOSPC:
             hint = "a limit of user.max_*_namespaces (sysctl) is reached"
         raise from_oserror(error, "create namespaces", pointer=pointers[0], hint=hint) from None
+
+
+def _open_time_offsets(plan: Plan, ends: Ends) -> int:
+    """-1 where no new time namespace is asked for."""
+    if not plan.hosts_new("time"):
+        return -1
+    from rootless_pyoki.apply import clocks
+
+    return clocks.open_offsets(ends.proc)
+
+
+def _enter_time_namespace(plan: Plan, ends: Ends, offsets: int) -> None:
+    """As the container's root, which owns the namespace and may set its clocks."""
+    if offsets < 0:
+        return
+    from rootless_pyoki.apply import clocks
+
+    namespace = next(n for n in plan.namespaces if n.kind == "time")
+    clocks.enter(ends.proc, namespace, plan.time_offsets, offsets)
 
 
 def _become_root(plan: Plan) -> None:

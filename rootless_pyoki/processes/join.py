@@ -11,7 +11,7 @@ from rootless_pyoki.errors import SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import syscalls
 from rootless_pyoki.processes import init
-from rootless_pyoki.processes.ends import door
+from rootless_pyoki.processes.ends import door, teller
 from rootless_pyoki.record import Record
 
 TYPE_CHECKING = False
@@ -41,6 +41,7 @@ class Target(Record):
     uid: int  # the ids that stand for the container's root, in its user namespace
     gid: int
     set_groups: bool
+    keyring: str = ""  # the container whose session keyring it gets; "": the caller's own stays
 
 
 def start(process: Process, target: Target, ends: Ends, main: int) -> NoReturn:
@@ -53,13 +54,15 @@ def run(process: Process, target: Target, ends: Ends, main: int) -> None:
     syscalls.set_name("pyoki:[EXEC]")
     ends.shed(main, target.pidfd)
     syscalls.prctl(c.PR_SET_PDEATHSIG, c.SIGKILL)
-    settings.set_oom_score_adj(ends.proc, process)
+    settings.set_oom_score_adj(ends.proc, process, teller(main))
     syscalls.prctl(c.PR_SET_DUMPABLE, 0)
 
     _join(target, ends.proc)
     root = syscalls.openat(c.AT_FDCWD, "/", c.O_PATH | c.O_DIRECTORY)
     _take_ids(target)
     syscalls.prctl(c.PR_SET_PDEATHSIG, c.SIGKILL)
+    if target.keyring:
+        settings.join_session_keyring(target.keyring, made=True)
     if process.terminal:
         master, slave = console.open_pair(root, ends.proc)
         if process.console_rows or process.console_columns:

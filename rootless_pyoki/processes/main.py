@@ -6,13 +6,14 @@ about state: `Calls` takes it back to lifecycle at each point where something is
 
 from __future__ import annotations
 
-from rootless_pyoki.apply import idmap
+from rootless_pyoki.apply import hooks, idmap
 from rootless_pyoki.errors import ChildError, SyscallError, UnsupportedError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.plan.plan import Note
 from rootless_pyoki.processes import channel, gate, intermediate, join, protocol, rare
 from rootless_pyoki.record import Record
+from rootless_pyoki.state import status as statuses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Calls(Record):
     runtime_hooks: Callable[[int], None]  # prestart and createRuntime hooks, with init's pid
     note: Callable[[Note], None]
     console: Callable[[int], None]  # the terminal's master, where no console socket was given
+    interrupt: int = -1  # a signalfd: what comes there ends us while hooks run
 
 
 class Launched(Record):
@@ -40,6 +42,9 @@ class Launched(Record):
 
     pid: int
     channel: int
+    note: Callable[[Note], None]
+    pointer: str = "/process"  # where the process stands
+    forked: bool = False  # the gate had to, into a pid namespace
 
 
 class Birth:
@@ -51,6 +56,7 @@ class Birth:
         self.first = 0  # the process that main cloned itself
         self.settled = False  # it is in its cgroup already
         self.pid = 0  # the one that becomes the program
+        self.forked = False  # by the gate
         self.reaped: dict[int, int] = {}
 
     def clone_into(self, cgroup: int) -> int:
@@ -85,31 +91,33 @@ class Birth:
 
 def launch(plan: Plan, ends: Ends, calls: Calls) -> Launched:
     """Bring a container up to its waiting gate; raises PyokiError, with nothing of it left alive."""
-    a_main, a_child = channel.pair()
-    b_main, b_child = channel.pair()
-    _prepare(ends)
-    rare.load(plan.process, plan)
     birth = Birth(calls)
-    cgroup = calls.cgroup()
-    if not birth.clone_into(cgroup):
-        intermediate.start(plan, ends, a_child, b_child)
-    fds.close_quietly(cgroup)
-    syscalls.close(a_child)
-    syscalls.close(b_child)
+    a_main, a_child = channel.pair()
+    b_main, theirs = -1, [a_child]
     try:
+        b_main, b_child = channel.pair()
+        theirs.append(b_child)
+        _prepare(ends)
+        rare.load(plan.process, plan)
+        theirs.append(calls.cgroup())
+        if not birth.clone_into(theirs[-1]):
+            intermediate.start(plan, ends, a_child, b_child)
+        while theirs:
+            fds.close_quietly(theirs.pop())
         if not plan.hosts_new("pid"):
             birth.pid = birth.first  # intermediate goes on as init
             calls.cloned(birth.pid)
         _serve(birth, plan, ends, [a_main, b_main])
     except BaseException:
         birth.abandon()
-        fds.close_quietly(b_main)
+        for fd in (b_main, *theirs):  # whoever undoes the rest needs some
+            fds.close_quietly(fd)
         raise
     finally:
         fds.close_quietly(a_main)
     if birth.first != birth.pid:
         birth.reap(birth.first)
-    return Launched(pid=birth.pid, channel=b_main)
+    return Launched(pid=birth.pid, channel=b_main, note=calls.note, forked=birth.forked)
 
 
 def _prepare(ends: Ends) -> None:
@@ -123,6 +131,10 @@ def launch_joining(process: Process, target: Target, ends: Ends, calls: Calls) -
     ours, theirs = channel.pair()
     _prepare(ends)
     rare.load(process)
+    if process.scheduling is not None:
+        from rootless_pyoki.apply import scheduling
+
+        scheduling.start_on(process, calls.note)
     birth = Birth(calls)
     birth.first = syscalls.clone(0)
     if not birth.first:
@@ -136,7 +148,13 @@ def launch_joining(process: Process, target: Target, ends: Ends, calls: Calls) -
         raise
     if birth.first != birth.pid:
         birth.reap(birth.first)
-    return Launched(pid=birth.pid, channel=ours)
+    return Launched(
+        pid=birth.pid,
+        channel=ours,
+        note=calls.note,
+        pointer=process.pointer,
+        forked=birth.forked,
+    )
 
 
 def _serve(birth: Birth, plan: Plan | None, ends: Ends, channels: list[int]) -> None:
@@ -146,7 +164,7 @@ def _serve(birth: Birth, plan: Plan | None, ends: Ends, channels: list[int]) -> 
     listening = list(channels)
     while True:
         heard = listening if birth.pid else channels[:1]
-        ready = {fd for fd, _ in syscalls.poll([(fd, c.POLLIN) for fd in heard])}
+        ready = _await(heard, birth.calls.interrupt)
         for fd in [fd for fd in listening if fd in ready]:
             try:
                 kind, body, handed = channel.receive(fd)
@@ -161,6 +179,19 @@ def _serve(birth: Birth, plan: Plan | None, ends: Ends, channels: list[int]) -> 
                 _answer(birth, plan, ends, fd, kind, body, handed)
             except channel.Gone:
                 raise _silent(birth) from None
+
+
+def _await(heard: list[int], interrupt: int) -> set[int]:
+    """Those of the channels that have something to say."""
+    entries = [(fd, c.POLLIN) for fd in heard]
+    if interrupt >= 0:
+        entries.append((interrupt, c.POLLIN))
+    while True:
+        ready = {fd for fd, _ in syscalls.poll(entries)}
+        if interrupt in ready:
+            hooks.heed(interrupt)
+        if ready - {interrupt}:
+            return ready
 
 
 def _answer(
@@ -179,7 +210,7 @@ def _answer(
         birth.calls.runtime_hooks(birth.pid)
         channel.send(fd, protocol.HOOKS_DONE)
     elif kind == protocol.PID:
-        birth.pid = gate.parse_message(kind + body).pid
+        birth.pid, birth.forked = gate.parse_message(kind + body).pid, True
         birth.calls.cloned(birth.pid)
     elif kind == protocol.NOTE:
         birth.calls.note(Note(pointer=body["pointer"], text=body["text"]))
@@ -203,15 +234,30 @@ def _silent(birth: Birth) -> ChildError:
     return ChildError(f"{who} left with exit status {status >> 8} before the container was ready")
 
 
-def gate_failure(body: bytes) -> ChildError:
-    """The gate's five bytes, in words that callers understand."""
+def gate_failure(body: bytes, process: str = "/process") -> ChildError:
+    """The gate's five bytes, in words that callers understand; process: pointer of the process."""
     message = gate.parse_message(protocol.GATE_FAILED + body)
     words = gate.describe_failure(message.step, message.errno)
-    return ChildError(f"start: {words}", errno=max(message.errno, 0))
+    pointer = "/linux/seccomp/listenerPath" if message.step == gate.STEP_LISTENER else ""
+    hint = ""
+    if message.step in gate.HOOK_STEPS:
+        pointer = "/hooks/startContainer"
+    if message.step == gate.STEP_LABEL:
+        from rootless_pyoki.host import lsm
+
+        pointer, hint = lsm.refusal(message.errno, process)
+    return ChildError(f"start: {words}", pointer=pointer, errno=max(message.errno, 0), hint=hint)
 
 
 def limit(launched: Launched, process: Process) -> None:
-    """The program's rlimits, on the gate. RLIMIT_NOFILE is the gate's own last act."""
+    """The program's rlimits, on the gate, and what else is set on one that is in its cgroup.
+
+    RLIMIT_NOFILE is the gate's own last act.
+    """
+    if process.scheduling is not None:
+        from rootless_pyoki.apply import scheduling
+
+        scheduling.finish(process, launched.pid, launched.note, forked=launched.forked)
     for rlimit in process.rlimits:
         if rlimit.name == "RLIMIT_NOFILE":
             continue
@@ -243,22 +289,27 @@ def commit(launched: Launched) -> None:
     raise protocol.ProtocolError(f"the gate said {kind!r} to COMMIT")
 
 
-def go(launched: Launched, *, commit: bool = False) -> None:
+def go(launched: Launched, *, commit: bool = False, interrupt: int = -1) -> None:
     """Let a gate that waits on its channel become the program; raises ChildError if it cannot.
 
-    commit: it waits for COMMIT before (gate.RUN).
+    commit: it waits for COMMIT before (gate.RUN). interrupt: a signalfd: what comes there ends us
+    while the gate runs startContainer hooks, or is frozen.
     """
     if commit:
         _tell(launched, protocol.COMMIT)
     _tell(launched, protocol.GO)
+    if interrupt >= 0:
+        _await([launched.channel], interrupt)
     try:
         kind, body, _ = channel.receive(launched.channel)
     except channel.Gone:
+        if statuses.died_waiting(launched.pid):
+            raise ChildError(statuses.DIED_WAITING) from None
         return
     finally:
         fds.close_quietly(launched.channel)
     if kind == protocol.GATE_FAILED:
-        raise gate_failure(body)
+        raise gate_failure(body, launched.pointer)
     raise protocol.ProtocolError(f"the gate said {kind!r} to GO")
 
 

@@ -27,6 +27,7 @@ def check_linux(linux: Linux, namespaces: dict[str, str]) -> None:
     check_seccomp(linux)
     check_personality(linux)
     check_intel_rdt(linux)
+    check_memory_policy(linux)
     check_resources(linux.get("resources", {}), "/linux/resources")
 
 
@@ -234,12 +235,29 @@ def check_personality(linux: Linux) -> None:
 
 
 def check_intel_rdt(linux: Linux) -> None:
-    """config-linux.md, "IntelRdt": memBwSchema MUST start with MB: and MUST NOT have newlines."""
-    schema = linux.get("intelRdt", {}).get("memBwSchema")
-    if schema and (schema[:3] != "MB:" or "\n" in schema):
+    """config-linux.md, "IntelRdt": memBwSchema MUST start with MB: and MUST NOT have newlines.
+
+    Nor MUST any element of schemata.
+    """
+    rdt = linux.get("intelRdt")
+    if rdt is None:
+        return
+    schema = rdt.get("memBwSchema")
+    if schema is not None and (schema[:3] != "MB:" or "\n" in schema):
         raise SpecError(
             "must be one line that starts with MB:", pointer="/linux/intelRdt/memBwSchema"
         )
+    for index, line in enumerate(rdt.get("schemata", ())):
+        if "\n" in line:
+            raise SpecError("must be one line", pointer=f"/linux/intelRdt/schemata/{index}")
+
+
+def check_memory_policy(linux: Linux) -> None:
+    """config-linux.md, "Memory policy"."""
+    if "memoryPolicy" in linux:
+        from rootless_pyoki.spec import scheduling_rules  # few have one
+
+        scheduling_rules.check_memory_policy(linux["memoryPolicy"])
 
 
 def check_resources(resources: Resources, pointer: str) -> None:
@@ -248,6 +266,13 @@ def check_resources(resources: Resources, pointer: str) -> None:
     "Huge page limits": sizes are <n><K|M|G>B. "Unified": keys are files of the cgroup, so they
     have no slash.
     """
+    if not resources:
+        return
+    _check_cpu(resources, pointer)
+    _check_weights(resources, pointer)
+    for name, limits in resources.get("rdma", {}).items():
+        if "hcaHandles" not in limits and "hcaObjects" not in limits:
+            raise SpecError("needs hcaHandles or hcaObjects", pointer=join(f"{pointer}/rdma", name))
     swappiness = resources.get("memory", {}).get("swappiness", 0)
     if swappiness > 100:
         raise SpecError(
@@ -256,7 +281,8 @@ def check_resources(resources: Resources, pointer: str) -> None:
     for index, limit in enumerate(resources.get("hugepageLimits", ())):
         size = limit["pageSize"]
         digits = size[:-2]
-        if size[-2:] not in ("KB", "MB", "GB") or not (digits.isascii() and digits.isdigit()):
+        whole = digits.isascii() and digits.isdigit() and digits[0] != "0"
+        if size[-2:] not in ("KB", "MB", "GB") or not whole:
             raise SpecError(
                 f"must be a size such as 2MB, not {size!r}",
                 pointer=f"{pointer}/hugepageLimits/{index}/pageSize",
@@ -265,4 +291,23 @@ def check_resources(resources: Resources, pointer: str) -> None:
         if "/" in name:
             raise SpecError(
                 "must be the name of a file in the cgroup", pointer=join(f"{pointer}/unified", name)
+            )
+
+
+def _check_cpu(resources: Resources, pointer: str) -> None:
+    """config-linux.md, "CPU": burst MUST be no larger than any positive quota."""
+    cpu = resources.get("cpu", {})
+    quota, burst = cpu.get("quota", 0), cpu.get("burst", 0)
+    if 0 < quota < burst:
+        raise SpecError(
+            f"{burst} µs are more than the quota of {quota} µs", pointer=f"{pointer}/cpu/burst"
+        )
+
+
+def _check_weights(resources: Resources, pointer: str) -> None:
+    """config-linux.md, "Block IO": at least one of weight and leafWeight MUST be specified."""
+    for index, device in enumerate(resources.get("blockIO", {}).get("weightDevice", ())):
+        if "weight" not in device and "leafWeight" not in device:
+            raise SpecError(
+                "needs weight or leafWeight", pointer=f"{pointer}/blockIO/weightDevice/{index}"
             )

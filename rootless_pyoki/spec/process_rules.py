@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless_pyoki.errors import SpecError
-from rootless_pyoki.kernel.constants import CAPABILITIES, RLIMITS
+from rootless_pyoki.kernel.constants import RLIMITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from rootless_pyoki.spec.types import Process
 
-CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 LARGEST_WINDOW = 2**16 - 1  # struct winsize has unsigned shorts
 
 
@@ -21,7 +20,7 @@ def check_process(process: Process, pointer: str) -> None:
     check_env(process.get("env", ()), f"{pointer}/env")
     check_console_size(process, pointer)
     check_rlimits(process, pointer)
-    check_capabilities(process, pointer)
+    check_scheduling(process, pointer)
 
 
 def check_args(process: Process, pointer: str) -> None:
@@ -73,14 +72,14 @@ def check_rlimits(process: Process, pointer: str) -> None:
             )
 
 
-def check_capabilities(process: Process, pointer: str) -> None:
-    """config.md, "Linux Process": names are those of capabilities(7)."""
-    for kind, names in process.get("capabilities", {}).items():
-        if kind not in CAPABILITY_SETS or CAPABILITIES.keys() >= set(names):
-            continue
-        for index, name in enumerate(names):
-            if name not in CAPABILITIES:
-                raise SpecError(
-                    f"{name!r} is no capability of capabilities(7)",
-                    pointer=f"{pointer}/capabilities/{kind}/{index}",
-                )
+def check_scheduling(process: Process, pointer: str) -> None:
+    """scheduler and execCPUAffinity, which few have."""
+    scheduler, affinity = process.get("scheduler"), process.get("execCPUAffinity")
+    if scheduler is None and affinity is None:
+        return
+    from rootless_pyoki.spec import scheduling_rules
+
+    if scheduler is not None:
+        scheduling_rules.check_scheduler(scheduler, f"{pointer}/scheduler")
+    if affinity is not None:
+        scheduling_rules.check_affinity(affinity, f"{pointer}/execCPUAffinity")

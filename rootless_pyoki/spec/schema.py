@@ -64,7 +64,8 @@ _USER = object_of(
         "umask": integer(0, 0o777),
         "additionalGids": list_of(_id),
         "username": text,
-    }
+    },
+    ("uid", "gid"),
 )
 
 _SCHEDULER = object_of(
@@ -116,7 +117,7 @@ PROCESS = object_of(
                 ),
                 "priority": integer(0, 7),
             },
-            ("class",),
+            ("class", "priority"),
         ),
         "execCPUAffinity": object_of({"initial": _number_list, "final": _number_list}),
     },
@@ -137,7 +138,7 @@ _DEVICE = object_of(
 )
 
 _THROTTLES = list_of(
-    object_of({"major": _int64, "minor": _int64, "rate": _uint64}, ("major", "minor"))
+    object_of({"major": _int64, "minor": _int64, "rate": _uint64}, ("major", "minor", "rate"))
 )
 
 _BLOCK_IO = object_of(
@@ -320,5 +321,5 @@ CONFIG = object_of(
         "annotations": _strings,
         "linux": _LINUX,
     },
-    ("ociVersion", "root", "process"),
+    ("ociVersion", "root"),
 )

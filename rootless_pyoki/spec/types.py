@@ -278,7 +278,7 @@ class Linux(TypedDict, total=False):
 class Config(TypedDict, total=False):
     ociVersion: Required[str]
     root: Required[Root]
-    process: Required[Process]
+    process: Process  # REQUIRED when `start` is called
     hostname: str
     domainname: str
     mounts: list[Mount]

@@ -20,7 +20,7 @@ HOSTNAME_LENGTH = 64  # __NEW_UTS_LEN of uname(2)
 
 
 def validate(config: Any) -> None:
-    """A whole config.json as `create` needs it: with a process.
+    """A whole config.json; a process may be missing, as only `start` needs it (config.md, "Process").
 
     Members that are null are removed: afterwards they are not there at all.
     """
@@ -32,7 +32,8 @@ def validate(config: Any) -> None:
 
 def _check_rules(config: Config) -> None:
     linux = config.get("linux", {})
-    process_rules.check_process(config["process"], "/process")
+    if "process" in config:
+        process_rules.check_process(config["process"], "/process")
     namespaces = linux_rules.check_namespaces(linux)
     check_names(config, namespaces)
     check_mounts(config)
@@ -58,10 +59,14 @@ def check_oci_version(version: str) -> None:
 
     All of 1.x is taken, as it is compatible with itself by the rules of the specification.
     """
-    core = version.partition("+")[0].partition("-")[0]
+    rest, plus, build = version.partition("+")
+    core, minus, release = rest.partition("-")
     numbers = core.split(".")
-    plain = all(n.isascii() and n.isdigit() and (n == "0" or n[0] != "0") for n in numbers)
-    if len(numbers) != 3 or not plain:
+    right = len(numbers) == 3 and all(_is_number(n) for n in numbers)
+    if minus or plus:  # seldom
+        right = right and _are_identifiers(minus, release, build=False)
+        right = right and _are_identifiers(plus, build, build=True)
+    if not right:
         raise SpecError(
             f"{version!r} is no semantic version such as {OCI_VERSION}", pointer="/ociVersion"
         )
@@ -69,6 +74,25 @@ def check_oci_version(version: str) -> None:
         raise SpecError(
             f"version {version} is not supported, 1.0.0 to {OCI_VERSION} are", pointer="/ociVersion"
         )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and (text == "0" or text[0] != "0")
+
+
+def _are_identifiers(sign: str, text: str, *, build: bool) -> bool:
+    """SemVer items 9 and 10: what follows - or + is words between dots, of letters, digits and -.
+
+    Only in a build's may a number have leading zeros.
+    """
+    if not sign:
+        return True
+    for word in text.split("."):
+        if not word.isascii() or not word.replace("-", "a").isalnum():
+            return False
+        if word.isdigit() and not build and not _is_number(word):
+            return False
+    return True
 
 
 def check_names(config: Config, namespaces: dict[str, str]) -> None:

@@ -5,6 +5,7 @@
     lock          flock(2)ed exclusively during create, start, delete and while exec registers
     gate.lock     held by the waiting gate: who holds it has not been started
     gate.sock     where the waiting gate listens
+    notify/       what the container has at /run/notify, where it was made for a service manager
 
 Reading takes no lock. A directory without state.json is what a create left that was killed at once:
 it counts as no container, and whoever locks it may have it. The lock file is the last to be

@@ -174,7 +174,6 @@ CASES: list[tuple[str, Change, str]] = [
     ("root no object", put("root", "rootfs"), r"/root"),
     ("rootfs missing", put("root/path", "nowhere"), r"/root/path|nowhere.*no such file"),
     ("rootfs a file", rootfs_is_a_file, r"/root/path|not a directory"),
-    ("no process", drop("process"), r"/process"),
     ("no args", drop("process/args"), r"/process/args"),
     ("empty args", put("process/args", []), r"/process/args"),
     ("args of numbers", put("process/args", [1, 2]), r"/process/args/0"),
@@ -206,11 +205,6 @@ CASES: list[tuple[str, Change, str]] = [
         "mapping without size",
         put("linux/uidMappings/0", {"containerID": 0, "hostID": 0}),
         r"/linux/uidMappings/0/size",
-    ),
-    (
-        "unknown capability",
-        put("process/capabilities", {"bounding": ["CAP_NONSENSE"]}),
-        r"/process/capabilities.*CAP_NONSENSE|CAP_NONSENSE.*/process/capabilities",
     ),
     ("capabilities a list", put("process/capabilities", ["CAP_KILL"]), r"/process/capabilities"),
     (
@@ -544,7 +538,7 @@ def test_a_bad_process_file(
         ({"user": {"uid": 70000, "gid": 0}}, r"/user/uid|70000"),
         ({"args": ["/no/such"]}, r"/no/such.*no such file"),
         ({"args": ["/etc/passwd"]}, r"/etc/passwd.*permission denied"),
-        ({"capabilities": {"bounding": ["CAP_NONSENSE"]}}, r"CAP_NONSENSE"),
+        ({"capabilities": {"bounding": "CAP_KILL"}}, r"/capabilities/bounding"),
     ):
         file.write_text(json.dumps({**good, **changes}))
         one_line(runtime("exec", "--process", str(file), identifier), 255, pattern)

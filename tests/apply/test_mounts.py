@@ -261,6 +261,20 @@ def test_tmpfs_takes_mode_size_and_contents(
     assert words[6] == "1024"
 
 
+def test_mounts_and_devices_in_a_readonly_tmpfs(
+    runtime: Runtime, bundle: Bundle, identifier: str, kernel: Preexec
+) -> None:
+    """Option ro of a tmpfs holds once all that lies in it is made: mount points, device nodes."""
+    dev = next(entry for entry in bundle.config["mounts"] if entry["destination"] == "/dev")
+    dev["options"].append("ro")
+    add(bundle, tmpfs("/tmp", "ro"), tmpfs("/tmp/in/side"), bind("/etc", "/tmp/etc", "ro"))
+    shown = mounted(runtime.run(identifier, bundle.path, preexec=kernel))
+    assert {"/dev", "/tmp", "/tmp/etc"} <= {at for at in shown if "ro" in shown[at].options}
+    assert {"/dev/pts", "/dev/null", "/tmp/in/side"} <= {
+        at for at in shown if "rw" in shown[at].options
+    }
+
+
 @pytest.mark.parametrize(
     ("link", "target", "lands"),
     [

@@ -323,6 +323,20 @@ def test_refused_sysctl(
     refused(runtime.run(identifier, bundle.write().path), "/linux/sysctl", word)
 
 
+def test_refused_sysctl_of_an_interface(
+    runtime: Runtime, make_bundle: Make, identifier: str
+) -> None:
+    """The pointer is the member as the configuration writes it, escaped."""
+    bundle = make_bundle("true")
+    for key, token in (
+        ("net.ipv4.conf.eth0/1.forwarding", "net.ipv4.conf.eth0~11.forwarding"),
+        ("net/ipv4/conf/eth0.1/forwarding", "net~1ipv4~1conf~1eth0.1~1forwarding"),
+    ):
+        bundle.linux["sysctl"] = {key: "1"}
+        result = runtime.run(identifier, bundle.write().path)
+        refused(result, f"(at /linux/sysctl/{token})", "ENOENT")
+
+
 def test_names(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """hostname and domainname."""
     bundle = make_bundle("sh", "-c", "hostname; cat /proc/sys/kernel/domainname")

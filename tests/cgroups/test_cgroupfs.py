@@ -14,6 +14,7 @@ import pytest
 from rootless_pyoki.cgroups import cgroupfs, limits, manager, tree
 from rootless_pyoki.errors import (
     HostError,
+    PyokiError,
     SpecError,
     StateError,
     SyscallError,
@@ -271,6 +272,27 @@ def test_limits_are_written_in_order_and_errors_name_the_field(cgroup: str) -> N
     assert caught.value.errno
     with pytest.raises(UnsupportedError, match="no such file"):
         cgroupfs.apply(cgroup, (("nonsense.max", "1", "/x"),))
+
+
+def test_limits_that_are_left_out(cgroup: str) -> None:
+    """Whoever can do without a limit is told of each, and the others are written; those that only
+    younger kernels have are nobody's loss.
+    """
+    told: list[PyokiError] = []
+    asked = (
+        ("nonsense.max", "1", "/a"),
+        ("nonsense.rsvd.max", "1", "/b"),
+        ("io.weight", "1", "/c"),
+        ("cgroup.max.depth", "5", "/d"),
+    )
+    limits.apply(
+        cgroup, asked, optional=("nonsense.rsvd.max",), bfq_weight=10, leave_out=told.append
+    )
+    assert Path(cgroup, "cgroup.max.depth").read_text() == "5\n"
+    weight = [] if Path(cgroup, "io.weight").exists() else ["/c"]
+    assert [error.pointer for error in told] == ["/a", *weight]
+    with pytest.raises(SpecError):
+        limits.apply(cgroup, (("a/b", "1", "/x"),), leave_out=told.append)
 
 
 @pytest.mark.parametrize("name", ["../cgroup.procs", "/etc/passwd", "a/b"])

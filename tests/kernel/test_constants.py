@@ -94,6 +94,7 @@ YOUNG = {
     "MFD_EXEC": 0x10,
     "PR_SET_MDWE": 65,
     "PR_SET_MEMORY_MERGE": 67,
+    "MPOL_WEIGHTED_INTERLEAVE": 6,
 }
 COMPUTED = {"SIGRTMIN", "SIGRTMAX"}  # calls in the headers where they are known at all
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,21 @@ def _is_open(fd: Any) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_connect(tmp_path: Path, no_leak: None) -> None:
+    """A socket is reached however long its path; errors name the path that was given."""
+    folder = tmp_path / ("d" * 150)
+    folder.mkdir()
+    path = str(folder / ("s" * 150))
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        with pytest.raises(SyscallError) as caught:
+            fds.connect(client.fileno(), path)
+        assert (caught.value.errno, caught.value.filename) == (constants.ENOENT, path)
+        server.bind(str(tmp_path / "short"))
+        os.rename(tmp_path / "short", path)
+        with pytest.raises(SyscallError) as caught:
+            fds.connect(client.fileno(), path)
+        assert (caught.value.errno, caught.value.filename) == (constants.ECONNREFUSED, path)
+        server.listen(1)
+        fds.connect(client.fileno(), path)

@@ -18,6 +18,7 @@ import pytest
 from rootless_pyoki.errors import SyscallError
 from rootless_pyoki.kernel import constants, syscalls
 from tests.kernel.conftest import InChild
+from tests.support import needs
 
 
 def test_clone_child_runs_python_and_forks_again(in_child: InChild) -> None:
@@ -370,6 +371,52 @@ def test_execveat_failure_returns_to_python() -> None:
 def test_personality_query() -> None:
     """0xffffffff only asks."""
     assert syscalls.personality(0xFFFFFFFF) == syscalls.personality(0xFFFFFFFF)
+
+
+def test_scheduler_of_a_process(in_child: InChild) -> None:
+    """sched_setattr(2): policy, flags and nice value; what cannot be is EINVAL."""
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+
+    def child() -> list[int]:
+        syscalls.sched_setattr(0, constants.SCHED_BATCH, 1, nice + 2, 0, (0, 0, 0))
+        return [os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)]
+
+    assert in_child(child) == [os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, nice + 2]
+    with pytest.raises(SyscallError) as caught:
+        syscalls.sched_setattr(0, constants.SCHED_OTHER, 0, 0, 5, (0, 0, 0))
+    assert (caught.value.errno, caught.value.call) == (constants.EINVAL, "sched_setattr")
+
+
+def test_io_priority_of_a_process(in_child: InChild) -> None:
+    """ioprio_set(2), as ionice(1) sees it."""
+    needs.require_program("ionice")
+
+    def child() -> str:
+        syscalls.ioprio_set(constants.IOPRIO_WHO_PROCESS, 0, constants.IOPRIO_CLASS_BE, 5)
+        return subprocess.run(["ionice"], capture_output=True, text=True, check=True).stdout
+
+    assert in_child(child).strip() == "best-effort: prio 5"
+    with pytest.raises(SyscallError) as caught:
+        syscalls.ioprio_set(constants.IOPRIO_WHO_PROCESS, 0, 7, 0)
+    assert (caught.value.errno, caught.value.call) == (constants.EINVAL, "ioprio_set")
+
+
+def test_memory_policy_of_a_process(in_child: InChild) -> None:
+    """set_mempolicy(2), as numa_maps(5) shows it; nodes may lie beyond the first 64."""
+    maps = Path("/proc/self/numa_maps")
+    needs.require(maps.exists(), "this kernel is built without NUMA")
+
+    def child() -> list[str]:
+        found = []
+        for mode, nodes in ((constants.MPOL_BIND, [0]), (constants.MPOL_DEFAULT, [])):
+            syscalls.set_mempolicy(mode, nodes)
+            found.append(maps.read_text().split()[1])
+        return found
+
+    assert in_child(child) == ["bind:0", "default"]
+    with pytest.raises(SyscallError) as caught:
+        syscalls.set_mempolicy(constants.MPOL_BIND, [1000])
+    assert (caught.value.errno, caught.value.call) == (constants.EINVAL, "set_mempolicy")
 
 
 @pytest.mark.parametrize(

@@ -264,3 +264,21 @@ def test_dispositions(in_child: InChild) -> None:
         return []
 
     assert in_child(child) == [1, 0, constants.EINVAL]
+
+
+def test_abstract_names(no_leak: None) -> None:
+    """connect_abstract() reaches exactly the name, without padding; nobody there is ECONNREFUSED."""
+    name = f"pyoki-{os.getpid()}"
+    client = syscalls.socket(constants.SOCK_DGRAM)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(f"\0{name}")
+        with pytest.raises(SyscallError) as caught:
+            syscalls.connect_abstract(client, f"{name}x")
+        assert (caught.value.errno, caught.value.filename) == (
+            constants.ECONNREFUSED,
+            f"@{name}x",
+        )
+        syscalls.connect_abstract(client, name)
+        syscalls.send(client, b"hello")
+        assert server.recv(10) == b"hello"
+    os.close(client)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -111,3 +112,36 @@ def test_regex_of_nothing(runtime: Runtime, make_bundle: Make) -> None:
     runtime.run("a", make_bundle().path, "--detach").ok()
     runtime("delete", "--force", "--regex", "x").ok()
     assert runtime.status("a") == "running"
+
+
+def test_a_zombie_of_exec(
+    leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str, tmp_path: Path
+) -> None:
+    """Who called exec may never wait for its process: the container ends all the same, and at once."""
+    runtime.run(identifier, make_bundle().path, "--detach").ok()
+    pid_file = tmp_path / "pid"
+    runtime("exec", "-d", "--pid-file", str(pid_file), identifier, "true").ok()
+    began = time.monotonic()
+    runtime.kill(identifier, "KILL").ok()
+    runtime.wait_status(identifier, "stopped")
+    runtime.delete(identifier, force=True).ok()
+    assert time.monotonic() - began < 5
+    os.waitpid(int(pid_file.read_text()), 0)
+
+
+def test_a_zombie_of_exec_and_delete_alone(
+    leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str, tmp_path: Path
+) -> None:
+    """delete --force of what runs; and where the state is damaged."""
+    for number in range(2):
+        id = f"{identifier}-{number}"
+        runtime.run(id, make_bundle().path, "--detach").ok()
+        pid_file = tmp_path / "pid"
+        runtime("exec", "-d", "--pid-file", str(pid_file), id, "true").ok()
+        if number:
+            path = runtime.root / id / "state.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), "created": 5}))
+        began = time.monotonic()
+        runtime.delete(id, force=True).ok()
+        assert time.monotonic() - began < 5
+        os.waitpid(int(pid_file.read_text()), 0)

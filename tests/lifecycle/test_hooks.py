@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,9 @@ from tests.support.bundles import Bundle
 from tests.support.runtime import Runtime
 
 Make = Callable[..., Bundle]
+KINDS = (
+    *("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"),
+)
 INSIDE = ("createContainer", "startContainer")
 
 
@@ -129,28 +133,35 @@ def test_failing_create(
 def test_failing_start(
     leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str, tmp_path: Path
 ) -> None:
-    """startContainer: start fails, the program never runs, the container is stopped."""
+    """startContainer: start fails, the program never runs, the container is destroyed."""
     bundle = make_bundle("touch", "/tmp/never")
-    bundle.config["hooks"] = {"startContainer": [shell("exit 3")]}
+    bundle.config["hooks"] = {
+        "startContainer": [shell("exit 3")],
+        "poststop": [shell(f"cat > {tmp_path}/after")],
+    }
     runtime.create(identifier, bundle.write().path).ok()
     result = runtime.start(identifier)
     assert result.code == 1 and "exit status 3" in result.err
-    runtime.wait_status(identifier, "stopped")
+    assert "/hooks/startContainer" in result.err
+    assert runtime.status(identifier) == ""
     assert not (bundle.rootfs / "tmp/never").exists()
-    runtime.delete(identifier).ok()
+    assert json.loads((tmp_path / "after").read_text())["status"] == "stopped"
 
 
 def test_failing_poststart(
     leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str, tmp_path: Path
 ) -> None:
-    """An error since 1.3: the container is stopped."""
+    """An error since 1.3: the container is stopped and destroyed."""
     bundle = make_bundle()
-    bundle.config["hooks"] = {"poststart": [shell("exit 3")]}
+    bundle.config["hooks"] = {
+        "poststart": [shell("exit 3")],
+        "poststop": [shell(f"cat > {tmp_path}/after")],
+    }
     runtime.create(identifier, bundle.write().path).ok()
     result = runtime.start(identifier)
     assert result.code == 1 and "/hooks/poststart/0" in result.err
-    runtime.wait_status(identifier, "stopped")
-    runtime.delete(identifier).ok()
+    assert runtime.status(identifier) == ""
+    assert json.loads((tmp_path / "after").read_text())["status"] == "stopped"
 
 
 def test_failing_poststop(
@@ -208,3 +219,128 @@ def test_hooks_of_run(
     assert log.read_text().split() == [
         *("prestart", "createRuntime", "createContainer", "startContainer", "program", "poststop"),
     ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_state(runtime: Runtime, make_bundle: Make, identifier: str, kind: str) -> None:
+    """Exactly the members of runtime.md, "State", with the status that the hook's kind has."""
+    bundle = make_bundle()
+    bundle.config["annotations"] = {"org.example": "a/b~c"}
+    where = bundle.rootfs / "tmp/state"
+    bundle.config["hooks"] = {
+        kind: [shell(f"cat > {'/tmp/state' if kind == 'startContainer' else where}")]
+    }
+    runtime.create(identifier, bundle.write().path).ok()
+    pid = runtime.state(identifier)["pid"]
+    runtime.start(identifier).ok()
+    runtime.delete(identifier, force=True).ok()
+    expected: dict[str, Any] = {
+        "ociVersion": "1.3.0",
+        "id": identifier,
+        "status": {"startContainer": "created", "poststart": "running", "poststop": "stopped"}.get(
+            kind, "creating"
+        ),
+        "pid": 1 if kind in INSIDE else pid,
+        "bundle": str(bundle.path),
+        "annotations": {"org.example": "a/b~c"},
+    }
+    if kind == "poststop":
+        del expected["pid"]
+    assert json.loads(where.read_text()) == expected
+
+
+def test_directory_and_environment(
+    runtime: Runtime, make_bundle: Make, identifier: str, tmp_path: Path
+) -> None:
+    """They stand in the bundle, startContainer hooks in the container's /. Without env they have the
+    environment of the runtime, inside that of the program; an empty env is empty.
+    """
+    bundle = make_bundle("true")
+    read = 'echo "$PWD:$MARK"'
+    outside = [kind for kind in KINDS if kind != "startContainer"]
+    bundle.config["hooks"] = {
+        kind: [
+            shell(f"{read} > {bundle.rootfs}/tmp/{kind}"),
+            shell(f"{read} > {bundle.rootfs}/tmp/{kind}.empty", env=[]),
+        ]
+        for kind in outside
+    }
+    bundle.config["hooks"]["startContainer"] = [
+        shell(f"{read} > /tmp/startContainer"),
+        shell(f"{read} > /tmp/startContainer.empty", env=[]),
+    ]
+    bundle.process["env"] = ["PATH=/bin", "MARK=program"]
+    runtime.run(identifier, bundle.write().path, env={"MARK": "runtime"}).ok()
+    for kind in KINDS:
+        place, mark = (
+            ("/", "program") if kind == "startContainer" else (str(bundle.path), "runtime")
+        )
+        assert (bundle.rootfs / f"tmp/{kind}").read_text() == f"{place}:{mark}\n", kind
+        assert (bundle.rootfs / f"tmp/{kind}.empty").read_text() == f"{place}:\n", kind
+
+
+def test_where_the_path_is_looked_up(
+    leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str, tmp_path: Path
+) -> None:
+    """Of a createContainer hook on the host, of a startContainer hook in the container."""
+    for name in ("host", "inside"):
+        bundle = make_bundle("true")
+        program = (tmp_path if name == "host" else bundle.rootfs) / "only"
+        program.write_text(f"#!/bin/sh\nexec echo {name} > {bundle.rootfs}/tmp/out\n")
+        program.chmod(0o755)
+        path = str(program) if name == "host" else "/only"
+        for kind, works in (
+            ("createContainer", name == "host"),
+            ("startContainer", name == "inside"),
+        ):
+            if kind == "startContainer" and works:
+                program.write_text("#!/bin/sh\nexec echo inside > /tmp/out\n")
+            (bundle.rootfs / "tmp/out").unlink(missing_ok=True)
+            bundle.config["hooks"] = {kind: [{"path": path}]}
+            result = runtime.run(f"{identifier}{name}{kind}", bundle.write().path)
+            assert (result.code == 0) == works, str(result)
+            assert (bundle.rootfs / "tmp/out").exists() == works
+
+
+@pytest.mark.parametrize(
+    "kind", ["createRuntime", "createContainer", "startContainer", "poststart"]
+)
+def test_run_is_ended_meanwhile(
+    leak_check: None,
+    runtime: Runtime,
+    make_bundle: Make,
+    identifier: str,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    """SIGTERM to a foreground run whose hook takes its time: it ends at once, and clears up."""
+    bundle = make_bundle()
+    up = bundle.rootfs / "tmp/up"
+    mark = "/tmp/up" if kind == "startContainer" else str(up)
+    bundle.config["hooks"] = {
+        kind: [shell(f"touch {mark}; exec sleep 1001")],
+        "poststop": [shell(f"touch {tmp_path}/after")],
+    }
+    process = runtime.popen("run", "--bundle", str(bundle.write().path), identifier)
+    deadline = time.monotonic() + 10
+    while not up.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(5) == 128 + signal.SIGTERM
+    assert runtime.status(identifier) == "" and (tmp_path / "after").exists()
+
+
+def test_a_failing_poststop_after_a_failure(
+    leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str, tmp_path: Path
+) -> None:
+    """The first error is the one that is told; each poststop hook's own is a warning beside it."""
+    bundle = make_bundle()
+    bundle.config["hooks"] = {
+        "createRuntime": [shell("echo first >&2; exit 3")],
+        "poststop": [shell("exit 4"), shell(f"touch {tmp_path}/second")],
+    }
+    runtime.options = ["--log-level", "warning"]
+    result = runtime.create(identifier, bundle.write().path)
+    assert result.code == 1 and "/hooks/createRuntime/0" in result.err and "first" in result.err
+    assert "poststop hook /bin/sh: exit status 4" in result.err and (tmp_path / "second").exists()

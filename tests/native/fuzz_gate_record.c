@@ -37,7 +37,7 @@ static int feed(const unsigned char *bytes, unsigned size)
     memcpy(exact, bytes, size);
     int accepted = parse_record(exact, size, &r);
     if (accepted) {
-        struct blob all[] = { r.path, r.cwd, r.groups, r.filter, r.peers, r.label_name, r.label, r.state, r.listener_state };
+        struct blob all[] = { r.path, r.cwd, r.groups, r.filter, r.peers, r.label_name, r.label, r.state };
         struct blob rest = r.hooks;
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
             sum += touch(all[i]);

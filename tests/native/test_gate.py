@@ -34,7 +34,7 @@ def records():
     yield record(
         fork=True, controlling_tty=True, cwd=b"/tmp", uid=1000, gid=1000, groups=(1, 2, 3),
         no_new_privileges=True, capabilities=all_caps(), filter=bpf({"read": 1}, 2), nofile=(4, 5),
-        channel=9, socket=10, lock=11, proc_dir=12, listener=13, listener_state=b"{}", preserve=4,
+        channel=9, socket=10, lock=11, proc_dir=12, listener=13, listener_state=14, preserve=4,
         label=("apparmor/exec", b"exec x"), peer_uids=(0, 65534), start_hooks=hooks, state=b"{}",
     )  # fmt: skip
     yield record(mode=gate.EXEC, label=("exec", b"a:b:c"), proc_dir=8, start_hooks=hooks[1:])
@@ -103,7 +103,9 @@ def _with_fds(made):
         {"label": ("current", b"x"), "proc_dir": 8},
         {"label": ("exe", b"x"), "proc_dir": 8},
         {"label": ("../../exec", b"x"), "proc_dir": 8},
-        {"listener": 9, "filter": b""},
+        {"listener": 9, "listener_state": 10, "filter": b""},
+        {"listener": 9, "filter": bytes(8)},
+        {"listener_state": 9, "filter": bytes(8)},
         {"start_hooks": (Hook(path="x", args=(), env=(), timeout=0, pointer=""),)},
     ],
 )

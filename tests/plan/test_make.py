@@ -9,6 +9,8 @@ import pytest
 from rootless_pyoki.errors import SpecError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.plan import describe
+from rootless_pyoki.plan.plan import Agent, TimeOffset
+from rootless_pyoki.record import replace
 from tests.plan import plans
 
 FLAGS = {
@@ -72,18 +74,27 @@ def test_loopback() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "path"),
+    ("key", "path", "token"),
     [
-        ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
-        ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
-        ("net.ipv4.conf.eth0/1.forwarding", "net/ipv4/conf/eth0.1/forwarding"),
-        ("net/ipv4/conf/eth0.1/forwarding", "net/ipv4/conf/eth0.1/forwarding"),
-        ("kernel.msgmax", "kernel/msgmax"),
+        ("net.ipv4.ip_forward", "net/ipv4/ip_forward", "net.ipv4.ip_forward"),
+        ("net/ipv4/ip_forward", "net/ipv4/ip_forward", "net~1ipv4~1ip_forward"),
+        (
+            "net.ipv4.conf.eth0/1.forwarding",
+            "net/ipv4/conf/eth0.1/forwarding",
+            "net.ipv4.conf.eth0~11.forwarding",
+        ),
+        (
+            "net/ipv4/conf/eth0.1/forwarding",
+            "net/ipv4/conf/eth0.1/forwarding",
+            "net~1ipv4~1conf~1eth0.1~1forwarding",
+        ),
+        ("kernel.msgmax", "kernel/msgmax", "kernel.msgmax"),
     ],
 )
-def test_sysctl(key: str, path: str) -> None:
-    """sysctl(8): the first separator says what separates."""
-    assert plans.make(plans.config(linux={"sysctl": {key: "1"}})).sysctl == ((path, "1"),)
+def test_sysctl(key: str, path: str, token: str) -> None:
+    """sysctl(8): the first separator says what separates; the pointer names the member as written."""
+    planned = plans.make(plans.config(linux={"sysctl": {key: "1"}})).sysctl
+    assert planned == ((path, "1", f"/linux/sysctl/{token}"),)
 
 
 def test_rootfs() -> None:
@@ -112,7 +123,6 @@ def test_keyring() -> None:
     ("field", "value"),
     [
         ("intelRdt", {"closID": "x"}),
-        ("memoryPolicy", {"mode": "MPOL_BIND", "nodes": "0"}),
         ("netDevices", {"eth0": {}}),
         ("mountLabel", "system_u:object_r:container_file_t:s0"),
     ],
@@ -123,35 +133,61 @@ def test_what_is_not_supported(field: str, value: Any) -> None:
         plans.make(plans.config(linux={field: value}))
     assert caught.value.pointer == f"/linux/{field}"
     empty = "" if isinstance(value, str) else {}
-    if field != "memoryPolicy":
-        assert plans.make(plans.config(linux={field: empty})).id == "one"
-
-
-def test_personality() -> None:
-    """LINUX is what everybody has."""
-    assert plans.make(plans.config(linux={"personality": {"domain": "LINUX"}})).id == "one"
-    with pytest.raises(UnsupportedError) as caught:
-        plans.make(plans.config(linux={"personality": {"domain": "LINUX32"}}))
-    assert caught.value.pointer == "/linux/personality/domain"
+    assert plans.make(plans.config(linux={field: empty})).id == "one"
 
 
 def test_time_namespace() -> None:
-    """A new one is refused, one to join is like any other."""
-    made = plans.config()
+    """A new one has its offsets; one to join is like any other."""
+    made = plans.config(
+        linux={"timeOffsets": {"boottime": {"secs": -5, "nanosecs": 7}, "monotonic": {}}}
+    )
     made["linux"]["namespaces"].append({"type": "time"})
-    with pytest.raises(UnsupportedError) as caught:
-        plans.make(made)
-    assert caught.value.pointer == "/linux/namespaces/6"
+    plan = plans.make(made)
+    assert plan.namespaces[-1].flag == c.CLONE_NEWTIME
+    assert plan.time_offsets == (
+        TimeOffset(clock="boottime", secs=-5, nanosecs=7, pointer="/linux/timeOffsets/boottime"),
+        TimeOffset(clock="monotonic", secs=0, nanosecs=0, pointer="/linux/timeOffsets/monotonic"),
+    )
+    assert "clock boottime off by -5 s 7 ns" in describe.describe(plan)
+    del made["linux"]["timeOffsets"]
     made["linux"]["namespaces"][-1]["path"] = "/proc/1/ns/time"
-    assert plans.make(made).namespaces[-1].flag == c.CLONE_NEWTIME
+    plan = plans.make(made)
+    assert plan.namespaces[-1].path == "/proc/1/ns/time" and plan.time_offsets == ()
+
+
+@pytest.mark.parametrize("clock", ["realtime", "1"])
+def test_a_clock_that_no_namespace_has(clock: str) -> None:
+    """time_namespaces(7) knows two; the others are the machine's."""
+    made = plans.config(linux={"timeOffsets": {clock: {"secs": 1}}})
+    made["linux"]["namespaces"].append({"type": "time"})
+    with pytest.raises((SpecError, UnsupportedError)) as caught:
+        plans.make(made)
+    assert caught.value.pointer == f"/linux/timeOffsets/{clock}"
+
+
+@pytest.mark.parametrize("path", ["", "/proc/1/ns/time"])
+def test_a_kernel_without_time_namespaces(path: str) -> None:
+    """Refused where it stands, whatever --unsupported says."""
+    made = plans.config()
+    made["linux"]["namespaces"].append({"type": "time", "path": path})
+    with pytest.raises(UnsupportedError) as caught:
+        plans.make(made, replace(plans.ROOT, time_namespaces=False), unsupported="ignore")
+    assert caught.value.pointer == "/linux/namespaces/6"
+    assert "time namespaces" in caught.value.message
 
 
 def test_seccomp_listener() -> None:
-    """A profile that needs somebody to listen is refused."""
+    """The plan names the agent where a rule notifies; a listenerPath alone is ignored."""
     profile: dict[str, Any] = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/l.sock"}
-    with pytest.raises(UnsupportedError) as caught:
-        plans.make(plans.config(linux={"seccomp": profile}))
-    assert caught.value.pointer == "/linux/seccomp/listenerPath"
+    idle = plans.make(plans.config(linux={"seccomp": profile})).process.seccomp
+    assert idle is not None and idle.agent is None
+    profile["syscalls"] = [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]
+    plan = plans.make(plans.config(linux={"seccomp": profile}))
+    assert plan.process.seccomp is not None
+    assert plan.process.seccomp.agent == Agent(
+        path="/run/l.sock", metadata="", pointer="/linux/seccomp/listenerPath"
+    )
+    assert "seccomp listener goes to /run/l.sock" in describe.describe(plan)
 
 
 HOOKS = {
@@ -174,7 +210,12 @@ def test_hooks(kind: str) -> None:
     hooks = plans.make(plans.config(hooks={kind: entries})).hooks
     first, second = getattr(hooks, HOOKS[kind])
     assert (first.path, first.args, first.env, first.timeout) == ("/bin/a", ("a", "b"), ("X=y",), 3)
-    assert (second.path, second.args, second.env, second.timeout) == ("/bin/b", ("/bin/b",), (), 0)
+    assert (second.path, second.args, second.env, second.timeout) == (
+        "/bin/b",
+        ("/bin/b",),
+        None,
+        0,
+    )
     assert second.pointer == f"/hooks/{kind}/1"
     assert all(getattr(hooks, other) == () for name, other in HOOKS.items() if name != kind)
 

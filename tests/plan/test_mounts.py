@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +54,7 @@ SUPERBLOCK = {
     "lazytime": c.MS_LAZYTIME,
     "iversion": c.MS_I_VERSION,
     "silent": c.MS_SILENT,
-    "mand": c.MS_MANDLOCK,
+    "mand": 0,  # see test_what_no_kernel_does
     "async": 0,
     "nolazytime": 0,
     "noiversion": 0,
@@ -155,8 +157,12 @@ def test_every_option_of_the_specification_is_known() -> None:
     """No option of config-linux.md, "Linux mount options", falls through to the filesystem."""
     recursive = {f"r{name}" for name in ATTRIBUTES if name != "defaults"}
     families = {*PROPAGATION, *(f"r{name}" for name in PROPAGATION)}
-    others = {"bind", "rbind", "remount", "tmpcopyup"}
-    assert {*ATTRIBUTES, *recursive, *SUPERBLOCK, *families, *others} <= set(mount_options.OPTIONS)
+    others = {"bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"}
+    # beside the specification's: mount(8)'s two, and crun's
+    more = {"acl", "noacl", "copy-symlink", "src-nofollow", "dest-nofollow"}
+    assert {*ATTRIBUTES, *recursive, *SUPERBLOCK, *families, *others, *more} == set(
+        mount_options.OPTIONS
+    )
 
 
 def test_unknown_options_are_data() -> None:
@@ -170,24 +176,6 @@ def test_unknown_option_on_a_bind_mount() -> None:
     with pytest.raises(SpecError) as caught:
         plans.make_mount(type="bind", source="/s", options=["ro", "size=1k"])
     assert caught.value.pointer == "/mounts/0/options/1"
-
-
-@pytest.mark.parametrize("option", ["idmap", "idmap=uids=0-1-10", "ridmap"])
-@pytest.mark.parametrize("kind", ["bind", "overlay"])
-def test_idmap_option(kind: str, option: str) -> None:
-    """Idmapped mounts are refused where they are asked for, not handed on as data."""
-    with pytest.raises(UnsupportedError) as caught:
-        plans.make_mount(type=kind, source="/s", options=[option])
-    assert caught.value.pointer == "/mounts/0/options/0"
-
-
-def test_mappings_of_a_mount() -> None:
-    """So are mappings of a single mount; empty ones are none."""
-    mapping = [{"containerID": 0, "hostID": 1000, "size": 1}]
-    with pytest.raises(UnsupportedError) as caught:
-        plans.make_mount(type="bind", source="/s", uidMappings=mapping, gidMappings=mapping)
-    assert caught.value.pointer == "/mounts/0/uidMappings"
-    assert plans.make_mount(type="bind", source="/s", uidMappings=[], gidMappings=[]).kind == "bind"
 
 
 @pytest.mark.parametrize(
@@ -243,16 +231,81 @@ def test_remount() -> None:
 
 
 def test_remount_with_data() -> None:
-    """It does not reconfigure the filesystem."""
+    """It reconfigures the filesystem, which a bind has none of its own to offer."""
+    mount = plans.make_mount(type="tmpfs", options=["remount", "size=1m", "sync"])
+    assert (mount.remount, mount.data) == (True, ("size=1m",))
+    assert mount.superblock_flags == c.MS_SYNCHRONOUS
+    with pytest.raises(SpecError) as caught:
+        plans.make_mount(options=["remount", "bind", "size=1m"])
+    assert caught.value.pointer == "/mounts/0/options/2"
+
+
+def notes_of(policy: str, *options: str, **members: object) -> list[str]:
+    entry = {"destination": "/x", "options": list(options), **members}
+    return [
+        note.pointer
+        for note in plans.make(plans.config(mounts=[entry]), unsupported=policy).notes
+        if note.pointer.startswith("/mounts")
+    ]
+
+
+@pytest.mark.parametrize("option", ["sync", "dirsync", "lazytime", "iversion", "silent", "acl"])
+def test_a_filesystem_option_on_a_bind(option: str) -> None:
+    """It is the filesystem's, and other mounts of it share it: told, an error for who is strict."""
+    words = ("bind", "ro", option)
+    assert notes_of("", *words, source="/s") == ["/mounts/0/options/2"]
+    assert notes_of(
+        "", *words, "async", "nolazytime", "loud", "noiversion", "noacl", source="/s"
+    ) == (["/mounts/0/options/2"] if option == "dirsync" else [])
     with pytest.raises(UnsupportedError) as caught:
-        plans.make_mount(type="tmpfs", options=["remount", "size=1m"])
-    assert caught.value.pointer == "/mounts/0/options/1"
+        notes_of("error", *words, source="/s")
+    assert caught.value.pointer == "/mounts/0/options/2"
+    assert notes_of("error", option, type="tmpfs") == []
+
+
+def test_what_no_kernel_does() -> None:
+    """mand has meant nothing since Linux 5.15: told, an error for who is strict."""
+    assert notes_of("", "size=1m", "mand", type="tmpfs") == ["/mounts/0/options/1"]
+    assert notes_of("", "mand", "nomand", type="tmpfs") == []
+    with pytest.raises(UnsupportedError) as caught:
+        notes_of("error", "mand", type="tmpfs")
+    assert caught.value.pointer == "/mounts/0/options/0"
+
+
+@pytest.mark.parametrize("option", mount_options.SYMLINKS)
+def test_options_about_links(option: str) -> None:
+    """crun's options are kept by name; only dest-nofollow means something for new filesystems."""
+    mount = plans.make_mount(type="bind", source="/s", options=["bind", option, "ro"])
+    assert (mount.special, mount.attr_set, mount.data) == ((option,), RO, ())
+    if option == "dest-nofollow":
+        assert plans.make_mount(type="tmpfs", options=[option]).special == (option,)
+    else:
+        with pytest.raises(SpecError) as caught:
+            plans.make_mount(type="tmpfs", options=["ro", option])
+        assert caught.value.pointer == "/mounts/0/options/1"
+    with pytest.raises(SpecError):
+        plans.make_mount(type="bind", options=["remount", "bind", option])
 
 
 def test_tmpcopyup() -> None:
     """A tmpfs that starts with what it covers."""
     assert plans.make_mount(type="tmpfs", options=["tmpcopyup"]).copy_up
     assert not plans.make_mount(type="tmpfs").copy_up
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"type": "bind", "source": "/s", "options": ["bind", "tmpcopyup"]},
+        {"type": "ramfs", "options": ["ro", "tmpcopyup"]},
+        {"type": "tmpfs", "options": ["remount", "tmpcopyup"]},
+    ],
+)
+def test_tmpcopyup_elsewhere(members: dict[str, Any]) -> None:
+    """Nothing is ever copied into what is not the container's alone."""
+    with pytest.raises(SpecError) as caught:
+        plans.make_mount(**members)
+    assert caught.value.pointer == "/mounts/0/options/1"
 
 
 def mapped(*entries: dict[str, object], **rest: object) -> dict[str, object]:

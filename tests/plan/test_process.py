@@ -62,16 +62,16 @@ def test_console_size_without_terminal() -> None:
 def test_id_that_is_not_mapped(name: str) -> None:
     """It is refused before anything is made, in a new user namespace and in the caller's own."""
     with pytest.raises(SpecError, match=f"{name} 5000 is not mapped") as caught:
-        process(plans.USER, own_user=True, user={name: 5000})
+        process(plans.USER, own_user=True, user={"uid": 0, "gid": 0, name: 5000})
     assert caught.value.pointer == f"/process/user/{name}"
     with pytest.raises(SpecError, match="not mapped"):
-        process(plans.IN_PODMAN, user={name: 65537})
-    assert process(plans.IN_PODMAN, user={name: 65536}).args == ("true",)
+        process(plans.IN_PODMAN, user={"uid": 0, "gid": 0, name: 65537})
+    assert process(plans.IN_PODMAN, user={"uid": 0, "gid": 0, name: 65536}).args == ("true",)
 
 
 def test_ids_in_a_joined_user_namespace() -> None:
     """Its maps are not known here: the kernel judges."""
-    made = plans.config(process={"user": {"uid": 5000, "additionalGids": [5001]}})
+    made = plans.config(process={"user": {"uid": 5000, "gid": 0, "additionalGids": [5001]}})
     made["linux"]["namespaces"].append({"type": "user", "path": "/proc/1/ns/user"})
     planned = plans.make(made, plans.USER).process
     assert (planned.uid, planned.additional_gids) == (5000, (5001,))
@@ -80,7 +80,7 @@ def test_ids_in_a_joined_user_namespace() -> None:
 def test_supplementary_group_that_is_not_mapped() -> None:
     """The pointer names the one."""
     with pytest.raises(SpecError) as caught:
-        process(plans.IN_PODMAN, user={"additionalGids": [5, 70000]})
+        process(plans.IN_PODMAN, user={"uid": 0, "gid": 0, "additionalGids": [5, 70000]})
     assert caught.value.pointer == "/process/user/additionalGids/1"
 
 
@@ -90,7 +90,7 @@ def test_setgroups_denied() -> None:
     made = process(facts)
     assert (made.set_groups, made.additional_gids) == (False, ())
     with pytest.raises(UnsupportedError) as caught:
-        process(facts, user={"additionalGids": [5]})
+        process(facts, user={"uid": 0, "gid": 0, "additionalGids": [5]})
     assert caught.value.pointer == "/process/user/additionalGids"
     assert caught.value.hint
     assert process(plans.IN_PODMAN).set_groups
@@ -99,7 +99,9 @@ def test_setgroups_denied() -> None:
 def test_keep_groups() -> None:
     """podman --group-add keep-groups: the caller's groups stay."""
     keep = {"run.oci.keep_original_groups": "1"}
-    made = process(plans.IN_PODMAN, annotations=keep, user={"additionalGids": [5]})
+    made = process(
+        plans.IN_PODMAN, annotations=keep, user={"uid": 0, "gid": 0, "additionalGids": [5]}
+    )
     assert (made.set_groups, made.additional_gids) == (False, ())
 
 
@@ -191,12 +193,72 @@ def test_hard_limit_above_the_callers() -> None:
     assert len(made.rlimits) == 2
 
 
+NOFILE = RLIMITS["RLIMIT_NOFILE"]
+
+
+@pytest.mark.parametrize("unsupported", ["warn", "ignore"])
+@pytest.mark.parametrize(
+    ("soft", "hard", "taken", "words"),
+    [
+        (10, 2000, (10, 1999), "hard limit 2000 is above the caller's 1999, which is taken"),
+        (1999, plans.INFINITY, (1999, 1999), "hard limit unlimited is above"),
+        (2000, 2000, (1999, 1999), "which is taken, the soft limit too, not 2000"),
+    ],
+)
+def test_hard_limit_of_the_lenient(
+    unsupported: str, soft: int, hard: int, taken: tuple[int, int], words: str
+) -> None:
+    """The caller's own hard limit is taken, the soft one stays unless it lies above; a note tells."""
+    facts = replace(plans.IN_PODMAN, hard_limits={NOFILE: 1999})
+    asked = {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}]}
+    planned = plans.make(plans.config(process=asked), facts, unsupported=unsupported)
+    [limit] = planned.process.rlimits
+    assert (limit.soft, limit.hard) == taken
+    [note] = planned.notes
+    assert note.pointer == "/process/rlimits/0/hard" and words in note.text
+    assert note.text.endswith("which is taken") or soft > 1999
+
+
+def test_hard_limit_of_exec() -> None:
+    """Its notes are for the log; pointers are those of the process file."""
+    facts = replace(plans.USER, hard_limits={NOFILE: 64})
+    asked = {
+        "args": ["sh"],
+        "cwd": "/",
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 128, "hard": 128}],
+    }
+    made, notes = maker.make_exec_process(plans.MINIMAL, asked, facts, unsupported="warn")
+    assert [(limit.soft, limit.hard) for limit in made.rlimits] == [(64, 64)]
+    assert [note.pointer for note in notes] == ["/rlimits/0/hard"]
+    with pytest.raises(UnsupportedError):
+        maker.make_exec_process(plans.MINIMAL, asked, facts)
+
+
+def test_groups_of_the_lenient() -> None:
+    """Where setgroups(2) is denied, supplementary groups are left out and noted."""
+    facts = replace(plans.IN_PODMAN, setgroups_allowed=False)
+    asked = plans.config(process={"user": {"uid": 0, "gid": 0, "additionalGids": [5]}})
+    planned = plans.make(asked, facts, unsupported="warn")
+    assert planned.process.additional_gids == ()
+    assert [note.pointer for note in planned.notes] == ["/process/user/additionalGids"]
+    with pytest.raises(UnsupportedError):
+        plans.make(asked, facts, unsupported="error")
+
+
+def test_unknown_capabilities() -> None:
+    """config.md: they are warned of, and the container runs with the others."""
+    names = ["CAP_FLY", "CAP_KILL"]
+    planned = plan(capabilities={"bounding": names, "permitted": names})
+    assert planned.process.capabilities is not None
+    assert planned.process.capabilities.bounding == planned.process.capabilities.permitted == 1 << 5
+    assert [("CAP_FLY" in note.text, "CAP_KILL" in note.text) for note in planned.notes] == [
+        (True, False)
+    ]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("scheduler", {"policy": "SCHED_BATCH"}),
-        ("ioPriority", {"class": "IOPRIO_CLASS_IDLE"}),
-        ("execCPUAffinity", {"initial": "0"}),
         ("apparmorProfile", "containers-default"),
         ("selinuxLabel", "system_u:system_r:container_t:s0"),
     ],

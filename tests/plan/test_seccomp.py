@@ -12,6 +12,7 @@ import pytest
 from rootless_pyoki.errors import PyokiError, SpecError, UnsupportedError
 from rootless_pyoki.plan import bpf as compiler
 from rootless_pyoki.plan import seccomp, seccomp_abi
+from rootless_pyoki.plan.plan import Agent
 from tests.seccomp import bpf, profiles
 
 ALLOW, KILL_THREAD, EPERM, ENOSYS = 0x7FFF0000, 0, 0x50001, 0x50026
@@ -186,7 +187,7 @@ def test_32_bit_architectures_compare_the_low_half() -> None:
 def test_flags() -> None:
     """Without a list SPEC_ALLOW as runc and crun; an empty list means none."""
     compiled = seccomp.compile(profile(), arch="x86_64")
-    assert (compiled.flags, compiled.notify) == (4, False)
+    assert (compiled.flags, compiled.agent) == (4, None)
     assert seccomp.compile(profile(flags=[]), arch="x86_64").flags == 0
     both = ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"]
     assert seccomp.compile(profile(flags=both), arch="x86_64").flags == 3
@@ -196,8 +197,25 @@ def test_notify() -> None:
     """A listener is asked for; with TSYNC the kernel wants TSYNC_ESRCH too."""
     more = {"listenerPath": "/run/agent.sock", "flags": ["SECCOMP_FILTER_FLAG_TSYNC"]}
     compiled = seccomp.compile(profile(rule("mkdir", "NOTIFY"), **more), arch="x86_64")
-    assert compiled.notify
+    assert compiled.agent == Agent(
+        path="/run/agent.sock", metadata="", pointer="/linux/seccomp/listenerPath"
+    )
     assert compiled.flags == 1 | 8 | 16
+
+
+def test_a_receiver_is_for_a_profile_without_listener_path() -> None:
+    """Another name for the agent counts where listenerPath is missing, and has its own pointer."""
+    receiver = ("/run/other", "/annotations/x")
+    for more, path, pointer in (
+        ({}, "/run/other", "/annotations/x"),
+        ({"listenerPath": "/run/agent"}, "/run/agent", "/linux/seccomp/listenerPath"),
+    ):
+        given = profile(rule("mkdir", "NOTIFY"), **more)
+        agent = seccomp.compile(given, arch="x86_64", receiver=receiver).agent
+        assert agent == Agent(path=path, metadata="", pointer=pointer)
+    with pytest.raises(SpecError) as caught:
+        seccomp.compile(profile(rule("mkdir", "NOTIFY")), arch="x86_64", receiver=("a", "/b"))
+    assert caught.value.pointer == "/b"
 
 
 def bad(*path: str, **changes: Any) -> tuple[dict[str, Any], str]:
@@ -244,6 +262,7 @@ def with_arg(**changes: Any) -> list[dict[str, Any]]:
         ),
         bad("/syscalls/0/args", syscalls=[{**rule("read"), "args": {"index": 0}}]),
         bad("/listenerPath", syscalls=[NOTIFY]),
+        bad("/listenerPath", syscalls=[NOTIFY], listenerPath="agent.sock"),
         bad("/syscalls/0/names/1", syscalls=[NOTIFY], listenerPath="/run/agent.sock"),
     ],
 )

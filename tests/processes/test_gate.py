@@ -34,7 +34,7 @@ def test_encode_writes_the_header_that_the_parser_reads():
     )  # fmt: skip
     numbers = struct.unpack("=12I6i7Q", data[:128])
     assert numbers[:12] == (gate.MAGIC, gate.VERSION, len(data), 2, 51, 7, 8, 1, 30, 2, 0, 0)
-    assert numbers[12:18] == (9, -1, 11, -1, -1, 0)
+    assert numbers[12:18] == (9, -1, 11, -1, -1, -1)
     assert numbers[18:] == (1, 2, 3, 4, 5, 10, 20)
 
 

@@ -394,6 +394,13 @@ def test_a_mount_over_the_label_file_is_not_crossed(stage):
 NOTIF_RECV, NOTIF_SEND, CONTINUE = 0xC0502100, 0xC0182101, 1
 
 
+def memfd(content):
+    """As main makes one; the test process keeps it, as it ends soon."""
+    fd = os.memfd_create("listener-state")
+    os.write(fd, content)
+    return fd
+
+
 @pytest.mark.parametrize("no_new_privileges", [False, True])
 def test_the_listener_is_sent_whatever_the_filter_stops(stage, no_new_privileges):
     """The fd and the JSON arrive though sendmsg, write and execve all ask the listener first."""
@@ -401,7 +408,7 @@ def test_the_listener_is_sent_whatever_the_filter_stops(stage, no_new_privileges
     agent.settimeout(10)
     state = b'{"fds": ["seccompFd"]}' + b" " * 300_000
     made = record(
-        mode=gate.EXEC, path=b"/bin/echo", listener=ours.fileno(), listener_state=state,
+        mode=gate.EXEC, path=b"/bin/echo", listener=ours.fileno(), listener_state=memfd(state),
         no_new_privileges=no_new_privileges, uid=1000,
         filter=bpf(dict.fromkeys(("sendmsg", "execve", "write"), NOTIFY), ALLOW),
     )  # fmt: skip
@@ -435,6 +442,9 @@ def test_an_agent_that_has_left_fails_the_start(stage):
     agent, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     agent.close()
     assert refused(
-        stage, listener=ours.fileno(), listener_state=b"{}", filter=bpf({"sendmsg": NOTIFY}, ALLOW)
+        stage,
+        listener=ours.fileno(),
+        listener_state=memfd(b"{}"),
+        filter=bpf({"sendmsg": NOTIFY}, ALLOW),
     ) == (LISTENER, errno.EPIPE)
     ours.close()

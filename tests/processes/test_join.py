@@ -14,7 +14,15 @@ from tests.support.bundles import Bundle
 from tests.support.runtime import Runtime
 
 Make = Callable[..., Bundle]
-LINKS = {"network": "net", "ipc": "ipc", "uts": "uts", "user": "user", "pid": "pid", "mount": "mnt"}
+LINKS = {
+    "network": "net",
+    "ipc": "ipc",
+    "uts": "uts",
+    "user": "user",
+    "pid": "pid",
+    "mount": "mnt",
+    "cgroup": "cgroup",
+}
 
 
 @pytest.fixture
@@ -57,7 +65,7 @@ def shown(runtime: Runtime, identifier: str, kinds: tuple[str, ...]) -> dict[str
         ("user", "network"),
         ("user", "network", "ipc", "uts"),
         ("user", "pid"),
-        ("user", "network", "ipc", "uts", "pid"),
+        ("user", "network", "ipc", "uts", "pid", "cgroup"),
     ],
     ids="+".join,
 )
@@ -139,6 +147,16 @@ def test_wrong_paths(
     result = runtime.run(identifier, bundle.write().path)
     assert result.code == 1 and word in result.err, str(result)
     assert f"/linux/namespaces/{index}/path" in result.err
+
+
+def test_its_own_user_namespace(
+    leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str
+) -> None:
+    """setns(2) would say EINVAL and no more: the reason is told, and what to do."""
+    bundle = joining(make_bundle("true"), os.getpid(), "user")
+    result = runtime.run(identifier, bundle.path)
+    assert result.code == 1 and "it is the caller's own" in result.err, str(result)
+    assert "/linux/namespaces/5/path" in result.err and "hint:" in result.err
 
 
 def test_a_mount_namespace(runtime: Runtime, make_bundle: Make, identifier: str) -> None:

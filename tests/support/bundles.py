@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,15 @@ def applets() -> list[str]:
 _applets: list[str] = []
 
 
-def make_rootfs(path: Path) -> Path:
-    """A root filesystem with busybox, all its applets, and the two users root and user."""
+def make_rootfs(path: Path, names: Sequence[str] = ()) -> Path:
+    """A root filesystem with busybox, its applets (all or these), and the users root and user."""
     for name in ("bin", "dev", "etc", "home/user", "proc", "root", "run", "sys", "tmp", "var"):
         (path / name).mkdir(parents=True, exist_ok=True)
     (path / "tmp").chmod(0o1777)
     shutil.copy(busybox(), path / "bin/busybox")
     if not _applets:
         _applets.extend(applets())
-    for name in _applets:
+    for name in names or _applets:
         (path / "bin" / name).symlink_to("busybox")
     (path / "etc/passwd").write_text(PASSWD)
     (path / "etc/group").write_text(GROUP)
@@ -139,9 +140,9 @@ def base_config(*args: str) -> dict[str, Any]:
 class Bundle:
     """A bundle's directory; `config` may be changed freely before `write`."""
 
-    def __init__(self, path: Path, *args: str) -> None:
+    def __init__(self, path: Path, *args: str, applets: Sequence[str] = ()) -> None:
         self.path = path
-        self.rootfs = make_rootfs(path / "rootfs")
+        self.rootfs = make_rootfs(path / "rootfs", applets)
         self.config = base_config(*args)
         self.write()
 

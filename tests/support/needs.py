@@ -77,13 +77,20 @@ def pure_v2() -> bool:
     return is_cgroup2("/sys/fs/cgroup") and delegated_cgroup() is not None
 
 
+def real_root() -> bool:
+    """Whether we are uid 0 of the initial user namespace, which maps every id to itself."""
+    return os.getuid() == 0 and Path("/proc/self/uid_map").read_text().split()[2] == "4294967295"
+
+
 def subordinate_ids(kind: str = "uid") -> tuple[int, int] | None:
     """(first, count) of this user's range in /etc/subuid or /etc/subgid; real root has all ids."""
     import pwd
 
     user = pwd.getpwuid(os.getuid())
     if user.pw_uid == 0:
-        return 100000, 65536
+        # of a user namespace: the ids that are mapped in it (kept to one range, as podman has it)
+        mapped = max(int(n) for n in Path(f"/proc/self/{kind}_map").read_text().split()[2::3])
+        return (100000, 65536) if real_root() else (1, mapped) if mapped > 1 else None
     path = Path(f"/etc/sub{kind}")
     if not path.exists() or shutil.which("newuidmap") is None:
         return None
@@ -110,3 +117,10 @@ def require_controller(directory: Path, *names: str) -> str:
     found = [name for name in wanted if name in available]
     require(found, f"none of {', '.join(wanted)} is delegated to this user")
     return found[0]
+
+
+def oci_schema() -> Path:
+    """The folder of the specification's JSON schemas; skips where PYOKI_OCI_SCHEMA names none."""
+    path = os.environ.get("PYOKI_OCI_SCHEMA", "")
+    require(path and Path(path).is_dir(), "PYOKI_OCI_SCHEMA names no folder with the OCI schemas")
+    return Path(path)

@@ -1,0 +1,82 @@
+"""A cgroup below the container's own that belongs to the container: run.oci.delegate-cgroup.
+
+The limits stay above it, out of the container's reach; below it the container's root may make
+cgroups and pass controllers on, as a manager inside wants to (cgroup-v2.rst, "Delegation").
+"""
+
+from __future__ import annotations
+
+from rootless_pyoki.cgroups import cgroupfs, limits, tree
+from rootless_pyoki.errors import HostError, SyscallError, UnsupportedError, from_oserror
+from rootless_pyoki.kernel import constants as c
+from rootless_pyoki.kernel import fds, syscalls
+from rootless_pyoki.plan import idmap
+from rootless_pyoki.plan.plan import Note
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless_pyoki.cgroups.manager import Cgroup
+    from rootless_pyoki.plan.plan import Plan
+
+POINTER = "/annotations/run.oci.delegate-cgroup"
+
+
+def require(cgroup: Cgroup, plan: Plan, note: Callable[[Note], None]) -> None:
+    """UnsupportedError, or a note where the user is lenient, when there is nothing to delegate."""
+    if cgroup.path:
+        return
+    reason = f"the container has no cgroup that it could be given: {cgroup.reason}"
+    if not plan.process.lenient:
+        raise UnsupportedError(reason, pointer=POINTER)
+    note(Note(pointer=POINTER, text=f"not applied: {reason}"))
+
+
+def delegate(cgroup: Cgroup, plan: Plan, pid: int) -> None:
+    """Make it, move the container's first process there, and give it away with its controllers."""
+    path = f"{cgroup.path}/{plan.delegate_cgroup}"
+    try:
+        tree.create(path, cgroup.mount)
+        cgroupfs.attach(path, pid)
+        for directory in _above(cgroup.path, plan.delegate_cgroup):
+            _pass_controllers_on(directory)
+        tree.delegate(path, *_root_of(plan))
+    except SyscallError as error:
+        hint = "it can be given to ids of the caller's own only" if error.errno == c.EPERM else ""
+        raise from_oserror(error, f"delegate cgroup {path}", pointer=POINTER, hint=hint) from None
+    except HostError as error:
+        error.pointer = error.pointer or POINTER
+        raise
+
+
+def _above(path: str, below: str) -> list[str]:
+    """The container's cgroup and the directories from there to the delegated one, without it."""
+    found = [path]
+    for name in below.split("/")[:-1]:
+        found.append(f"{found[-1]}/{name}")
+    return found
+
+
+def _pass_controllers_on(directory: str) -> None:
+    """All that this cgroup has; one that cannot be (a threaded or a busy one) stays behind."""
+    fd = tree.open_cgroup(directory)
+    try:
+        for name in limits.controllers(directory):
+            try:
+                tree.write(fd, "cgroup.subtree_control", f"+{name}")
+            except SyscallError as error:
+                if error.errno not in (c.EBUSY, c.EINVAL, c.ENOENT, c.EOPNOTSUPP):
+                    raise
+    finally:
+        fds.close_quietly(fd)
+
+
+def _root_of(plan: Plan) -> tuple[int, int]:
+    """The container's root as we see it; our own ids where the user namespace is not of our making."""
+    if plan.idmap is None:
+        return syscalls.geteuid(), syscalls.getegid()
+    uid, gid = plan.working_ids()
+    outside = idmap.to_host(plan.idmap.uids, uid), idmap.to_host(plan.idmap.gids, gid)
+    assert outside[0] is not None and outside[1] is not None  # the plan is made of mapped ids
+    return outside[0], outside[1]
