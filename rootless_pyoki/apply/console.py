@@ -71,8 +71,8 @@ def become_stdio(slave: int) -> None:
         syscalls.close(slave)
 
 
-def connect(path: str) -> int:
-    """The caller's console socket (AF_UNIX stream), whatever its path's length."""
+def connect(path: str, what: str = "console socket", pointer: str = "") -> int:
+    """The caller's console socket (AF_UNIX stream), whatever its path's length; or another one."""
     directory, _, name = path.rpartition("/")
     try:
         parent = syscalls.openat(
@@ -82,5 +82,5 @@ def connect(path: str) -> int:
         syscalls.connect(socket, f"{fds.fd_path(parent)}/{name}")
         syscalls.close(parent)
     except SyscallError as error:
-        raise from_oserror(error, f"connect to console socket {path}") from None
+        raise from_oserror(error, f"connect to {what} {path}", pointer=pointer) from None
     return socket

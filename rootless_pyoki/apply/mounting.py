@@ -102,6 +102,7 @@ def make_filesystem(
         words = syscalls.fs_context_message(context)
         if words:
             error.add_note(words)
+        error.filename = error.filename or kind  # fsmount(2) has a descriptor only
         raise
     finally:
         syscalls.close(context)

@@ -6,11 +6,10 @@ the other filesystems, sets attributes on the detached mount, and attaches it by
 
 from __future__ import annotations
 
-from rootless_pyoki.apply import copy_up, foreign_proc, mounting
+from rootless_pyoki.apply import attributes, copy_up, foreign_proc, mounting
 from rootless_pyoki.errors import HostError, PyokiError, SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.kernel import fds, paths, syscalls
-from rootless_pyoki.plan import mount_options
+from rootless_pyoki.kernel import paths, syscalls
 from rootless_pyoki.plan.plan import Note
 from rootless_pyoki.record import replace
 
@@ -19,17 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless_pyoki.apply import idmapped
+    from rootless_pyoki.apply.places import Places
     from rootless_pyoki.plan.plan import Mount, Plan
 
-ATIMES = c.MOUNT_ATTR__ATIME | c.MOUNT_ATTR_NODIRATIME
 REFUSED = (c.EPERM, c.EBUSY, c.ENODEV, c.EACCES)
-_SHOWN = {
-    c.MOUNT_ATTR_RDONLY: c.ST_RDONLY,
-    c.MOUNT_ATTR_NOSUID: c.ST_NOSUID,
-    c.MOUNT_ATTR_NODEV: c.ST_NODEV,
-    c.MOUNT_ATTR_NOEXEC: c.ST_NOEXEC,
-    c.MOUNT_ATTR_NOSYMFOLLOW: c.ST_NOSYMFOLLOW,
-}
 _FLAG_WORDS = ((c.MS_SYNCHRONOUS, "sync"), (c.MS_DIRSYNC, "dirsync"), (c.MS_LAZYTIME, "lazytime"))
 
 
@@ -78,28 +70,31 @@ def mount_all(
     sources: list[int],
     tell: Callable[[Note], None],
     *,
+    places: Places,
     joined_pid: bool,
 ) -> list[tuple[Mount, int]]:
     """In the order of config.json. `tell` hears what the kernel made us do differently.
 
-    joined_pid: the container's pid namespace is one that we stay outside of.
+    places: holds the mounts in which paths will be protected. joined_pid: the container's pid
+    namespace is one that we stay outside of.
     Returns what is for make_readonly(), once mount points and device nodes in there are made.
     """
     late: list[tuple[Mount, int]] = []
-    for mount, source in zip(mounts, sources, strict=True):
+    for index, (mount, source) in enumerate(zip(mounts, sources, strict=True)):
+        tree, waits = -1, False
         try:
             if mount.remount:
                 late = _settle(late, mount.destination)
-                _remount(mount, root, tell)
+                attributes.remount(mount, root, tell)
             else:
-                tree = _mount(mount, root, source, tell, joined_pid)
-                if tree >= 0:
-                    late.append((mount, tree))
+                tree, waits = _mount(mount, root, source, tell, joined_pid)
         except SyscallError as error:
             raise _explain(mount, error) from None
-        finally:
-            if source >= 0:
-                fds.close_quietly(source)
+        held = places.hold(index, tree)
+        if waits:
+            late.append((mount, tree))
+        elif tree >= 0 and not held:
+            syscalls.close(tree)
     return late
 
 
@@ -112,24 +107,23 @@ def _settle(late: list[tuple[Mount, int]], destination: str) -> list[tuple[Mount
 
 
 def make_readonly(late: list[tuple[Mount, int]]) -> None:
-    """Option `ro` of a tmpfs: its mount refuses writes from now on."""
+    """Option `ro` of a tmpfs: its mount refuses writes from now on. The fds close with the exec."""
     for mount, tree in late:
         try:
             mounting.set_attributes(tree, c.MOUNT_ATTR_RDONLY, attached=True)
         except SyscallError as error:
             raise _explain(mount, error) from None
-        syscalls.close(tree)
 
 
 def _mount(
     mount: Mount, root: int, source: int, tell: Callable[[Note], None], joined_pid: bool
-) -> int:
-    """The mount's fd where it is still to be made read-only, else -1."""
+) -> tuple[int, bool]:
+    """(the mount's fd, is it still to be made read-only?)."""
     if "copy-symlink" in mount.special:
         from rootless_pyoki.apply import symlinks
 
         if symlinks.copy(mount, root, source):
-            return -1
+            return source, False
     target = _target(mount, root, source)
     try:
         if source >= 0:
@@ -144,19 +138,15 @@ def _mount(
             idmapped.apply(tree, mount, mount.idmap)
         if mount.copy_up:
             copy_up.copy(target, tree)
-        late = mount.kind == "tmpfs" and mount.attr_set & c.MOUNT_ATTR_RDONLY
-        if late:
+        waits = mount.kind == "tmpfs" and bool(mount.attr_set & c.MOUNT_ATTR_RDONLY)
+        if waits:
             mount = replace(mount, attr_set=mount.attr_set & ~c.MOUNT_ATTR_RDONLY)
-        _set_attributes(mount, tree, tell)
+        attributes.change(mount, tree, tell)
         mounting.attach(tree, target)
-        _set_propagation(mount, tree)
-        if late:
-            return tree
-        if tree != source:
-            syscalls.close(tree)
+        attributes.set_propagation(mount, tree)
     finally:
         syscalls.close(target)
-    return -1
+    return tree, waits
 
 
 def _target(mount: Mount, root: int, source: int) -> int:
@@ -242,82 +232,6 @@ def _data(mount: Mount, target: int) -> list[str]:
         # as runc and crun: a tmpfs takes the mode of the directory that it covers
         words.append(f"mode={syscalls.fstat(target).st_mode & 0o7777:o}")
     return words
-
-
-def _set_attributes(mount: Mount, tree: int, tell: Callable[[Note], None]) -> None:
-    """What the options set and clear, on the whole tree first.
-
-    What the parent user namespace has locked cannot be cleared: an error. Access times of a mount of
-    its are all locked (mount_namespaces(7)); nothing but speed hangs on them, so those only get a Note.
-    """
-    for attr_set, attr_clear, recursive in (
-        (mount.recursive_set, mount.recursive_clear, True),
-        (mount.attr_set, mount.attr_clear, False),
-    ):
-        for mask in (-1, ~ATIMES):
-            if not (attr_set & mask or attr_clear & mask):
-                break
-            try:
-                mounting.set_attributes(
-                    tree,
-                    attr_set & mask,
-                    attr_clear & mask,
-                    recursive=recursive,
-                    attached=mount.remount,
-                )
-                break
-            except SyscallError as error:
-                if error.errno != c.EPERM or not (attr_set | attr_clear) & mask & ATIMES:
-                    if error.errno == c.EPERM and attr_clear & ~ATIMES:
-                        raise _locked(mount, tree, error, recursive) from None
-                    raise
-                text = f"access times of {mount.destination} stay as they are: {error}"
-                tell(Note(pointer=f"{mount.pointer}/options", text=text))
-
-
-def _locked(mount: Mount, tree: int, error: SyscallError, recursive: bool) -> PyokiError:
-    """Name the option that would take off what the parent user namespace has locked."""
-    held = syscalls.fstatfs(tree).flags
-    table = mount_options.RECURSIVE_ATTRIBUTES if recursive else mount_options.ATTRIBUTES
-    pointer, word = f"{mount.pointer}/options", "an option"
-    for index, option in enumerate(mount.options):
-        cleared = table.get(option, (0, 0))[1] & ~ATIMES
-        # a bound tree may have it deeper down; which of several words it was, nobody says
-        if cleared and (recursive or held & _SHOWN[cleared]):
-            pointer, word = f"{mount.pointer}/options/{index}", option
-    return from_oserror(
-        error,
-        f"{word} on {mount.destination}: the mount {mount.source} has the opposite from outside",
-        pointer=pointer,
-        hint="what a user namespace was given it cannot take off, mount_namespaces(7): leave the option "
-        "out, or change the mount on the host",
-    )
-
-
-def _set_propagation(mount: Mount, tree: int) -> None:
-    kind = mount.propagation & ~c.MS_REC
-    if kind:
-        mounting.set_propagation(tree, kind, recursive=bool(mount.propagation & c.MS_REC))
-
-
-def _remount(mount: Mount, root: int, tell: Callable[[Note], None]) -> None:
-    """Option `remount`: change what is mounted at the destination already.
-
-    The filesystem itself only where an option is about it: it may belong to somebody else.
-    """
-    target = paths.resolve(root, mount.destination)
-    try:
-        if mount.kind != "bind" and (
-            mount.data or any(word in mount_options.SUPERBLOCK for word in mount.options)
-        ):
-            flags, changes = mount.superblock_flags, (mount.attr_set, mount.attr_clear)
-            if "async" not in mount.options and syscalls.fstatfs(target).flags & c.ST_SYNCHRONOUS:
-                flags |= c.MS_SYNCHRONOUS
-            mounting.reconfigure(target, flags, list(mount.data), *changes)
-        _set_attributes(mount, target, tell)
-        _set_propagation(mount, target)
-    finally:
-        syscalls.close(target)
 
 
 def _explain(mount: Mount, error: SyscallError) -> PyokiError:

@@ -1,8 +1,14 @@
-"""What is set on the process itself, in init, before it becomes the gate."""
+"""What is set on the process itself: in init, before it becomes the gate; rlimits on the gate."""
 
 from __future__ import annotations
 
-from rootless_pyoki.errors import HostError, SyscallError, describe_errno, from_oserror
+from rootless_pyoki.errors import (
+    HostError,
+    SyscallError,
+    UnsupportedError,
+    describe_errno,
+    from_oserror,
+)
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, paths, procfs, syscalls
 from rootless_pyoki.plan.plan import Note
@@ -38,6 +44,24 @@ def set_oom_score_adj(proc: int, process: Process, tell: Callable[[Note], None])
             pointer=f"{process.pointer}/oomScoreAdj",
             hint="without CAP_SYS_RESOURCE it can only be raised",
         ) from None
+
+
+def set_rlimits(pid: int, process: Process) -> None:
+    """On a gate that waits: none of them holds for our Python. RLIMIT_NOFILE is its own last act."""
+    for rlimit in process.rlimits:
+        if rlimit.name == "RLIMIT_NOFILE":
+            continue
+        try:
+            syscalls.prlimit(pid, rlimit.resource, (rlimit.soft, rlimit.hard))
+        except SyscallError as error:
+            if error.errno == c.EPERM:
+                raise UnsupportedError(
+                    f"set {rlimit.name}: {error}",
+                    pointer=rlimit.pointer,
+                    errno=c.EPERM,
+                    hint="a hard limit cannot be raised without CAP_SYS_RESOURCE",
+                ) from None
+            raise from_oserror(error, f"set {rlimit.name}", pointer=rlimit.pointer) from None
 
 
 def name_the_host(plan: Plan) -> None:

@@ -6,15 +6,16 @@ Everything beneath it is reached by file descriptors (kernel.paths); pivot_root(
 from __future__ import annotations
 
 from rootless_pyoki.apply import mounting
+from rootless_pyoki.apply.places import Places
 from rootless_pyoki.errors import HostError, SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.kernel import paths, procfs, syscalls
+from rootless_pyoki.kernel import paths, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless_pyoki.plan.plan import Rootfs
+    from rootless_pyoki.plan.plan import Plan, Rootfs
 
 
 def cut_propagation(rootfs: Rootfs) -> None:
@@ -42,20 +43,22 @@ def attach(rootfs: Rootfs) -> int:
     return tree
 
 
-def make_readonly(rootfs: Rootfs, root: int, *, proc: bool = False) -> None:
-    """readonlyPaths, maskedPaths and a read-only root; paths that are not there are passed over.
+def places(plan: Plan) -> Places:
+    """The mounts that make_readonly() will look into, to be held from when they are made."""
+    return Places(plan.mounts, (*plan.rootfs.readonly_paths, *plan.rootfs.masked_paths))
 
-    proc: a procfs was mounted on /proc, so what is protected below /proc must be that procfs's.
-    """
-    proc = proc and bool(rootfs.masked_paths or rootfs.readonly_paths)
-    places = root, _mounted_proc(root) if proc else -1
+
+def make_readonly(rootfs: Rootfs, root: int, places: Places) -> None:
+    """readonlyPaths, maskedPaths and a read-only root; paths that are not there are passed over."""
     for index, path in enumerate(rootfs.readonly_paths):
-        _protect(places, path, f"/linux/readonlyPaths/{index}", _bind_readonly)
+        pointer = f"/linux/readonlyPaths/{index}"
+        if _protect(places, root, path, pointer, _bind_readonly):
+            places.covered(path, hidden=False)
     null = _null_device(root) if rootfs.masked_paths else -1
     empty = -1
     for index, path in enumerate(rootfs.masked_paths):
         pointer = f"/linux/maskedPaths/{index}"
-        empty = _mask(places, path, pointer, null, empty, rootfs.label)
+        empty = _mask(places, root, path, pointer, null, empty, rootfs.label)
     if rootfs.readonly:
         try:
             mounting.set_attributes(root, c.MOUNT_ATTR_RDONLY, attached=True)
@@ -63,34 +66,15 @@ def make_readonly(rootfs: Rootfs, root: int, *, proc: bool = False) -> None:
             raise from_oserror(error, "make / read-only", pointer="/root/readonly") from None
 
 
-def _mounted_proc(root: int) -> int:
-    """Who can rename in the root filesystem could give another directory the name while we look for
-    what to mask: it would not be found there, and its procfs stay open under the new name.
-    """
-    try:
-        return procfs.open_proc("proc", root)
-    except SyscallError as error:
-        raise from_oserror(
-            error,
-            "find the procfs that was mounted on /proc",
-            pointer="/linux/maskedPaths",
-            hint="somebody changes the root filesystem meanwhile",
-        ) from None
-
-
 def _protect(
-    places: tuple[int, int], path: str, pointer: str, action: Callable[[int], None]
-) -> None:
-    """places: the root, and its procfs or -1."""
-    root, proc = places
+    places: Places, root: int, path: str, pointer: str, action: Callable[[int], None]
+) -> bool:
+    """Was it there, and is now protected?"""
     try:
-        if proc >= 0 and path.startswith("/proc/"):
-            target = paths.resolve(proc, path[len("/proc/") :] or ".")
-        else:
-            target = paths.resolve(root, path)
+        target = places.find(root, path, pointer)
     except SyscallError as error:
         if error.errno in (c.ENOENT, c.ENOTDIR, c.EACCES):
-            return
+            return False
         raise from_oserror(error, f"find {path}", pointer=pointer) from None
     try:
         action(target)
@@ -98,6 +82,7 @@ def _protect(
         raise from_oserror(error, f"protect {path}", pointer=pointer) from None
     finally:
         syscalls.close(target)
+    return True
 
 
 def _bind_readonly(target: int) -> None:
@@ -124,7 +109,7 @@ def _null_device(root: int) -> int:
 
 
 def _mask(
-    places: tuple[int, int], path: str, pointer: str, null: int, empty: int, label: str
+    places: Places, root: int, path: str, pointer: str, null: int, empty: int, label: str
 ) -> int:
     """Cover a file with the null device, a directory with an empty read-only tmpfs.
 
@@ -142,7 +127,8 @@ def _mask(
         mounting.attach(tree, target)
         syscalls.close(tree)
 
-    _protect(places, path, pointer, cover)
+    if _protect(places, root, path, pointer, cover):
+        places.covered(path, hidden=True)
     return empty
 
 

@@ -30,7 +30,8 @@ class Hint(Record):
     text: str
 
 
-# (name, calls, errnos, a word of the path or situation ("" for any), text); the first that fits
+# (name, calls, errnos, a word of the path or situation ("" for any; after = the whole of it), text);
+# the first that fits
 _HINTS: tuple[tuple[str, tuple[str, ...], tuple[int, ...], str, str], ...] = (
     (
         "SUBID-NONE",
@@ -100,7 +101,7 @@ _HINTS: tuple[tuple[str, tuple[str, ...], tuple[int, ...], str, str], ...] = (
         "NEST-PROC",
         ("mount", "fsmount", "move_mount"),
         (EPERM,),
-        "proc",
+        "=proc",
         "parts of /proc are covered in the outer container, so the kernel refuses a fresh one: "
         "start the outer container with unmasked paths (podman --security-opt unmask=ALL, docker "
         "systempaths=unconfined), or bind the host's /proc",
@@ -109,7 +110,7 @@ _HINTS: tuple[tuple[str, tuple[str, ...], tuple[int, ...], str, str], ...] = (
         "NEST-SYSFS",
         ("mount", "fsmount", "move_mount"),
         (EPERM,),
-        "sys",
+        "=sysfs",
         "sysfs needs a network namespace of our own; bind the host's /sys instead",
     ),
     (
@@ -161,8 +162,8 @@ _HINTS: tuple[tuple[str, tuple[str, ...], tuple[int, ...], str, str], ...] = (
         ("openat", "mkdirat", "write"),
         (EROFS, EACCES, EPERM),
         "/sys/fs/cgroup",
-        "the cgroup is not the user's: use --systemd-cgroup, start under systemd-run --user "
-        "--scope -p Delegate=yes, or drop the limits and pass --cgroup-manager disabled",
+        "the cgroup is not the user's: start under systemd-run --user --scope -p Delegate=yes, or "
+        "drop the limits and pass --cgroup-manager disabled",
     ),
     (
         "PING",
@@ -206,6 +207,10 @@ _HINTS: tuple[tuple[str, tuple[str, ...], tuple[int, ...], str, str], ...] = (
 def find(call: str, errno: int, context: str = "") -> Hint | None:
     """The hint for a failed call; context: the path it was called on, or a word on why."""
     for id, calls, errnos, word, text in _HINTS:
-        if errno in errnos and call in calls and word in context:
+        if errno in errnos and call in calls and _fits(word, context):
             return Hint(id=id, text=text)
     return None
+
+
+def _fits(word: str, context: str) -> bool:
+    return context == word[1:] if word[:1] == "=" else word in context

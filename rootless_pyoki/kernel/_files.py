@@ -9,7 +9,6 @@ from rootless_pyoki.kernel._call import check, decode, encode, failed, lib, retr
 
 _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_REMOVEDIR = 0x200
-_AT_SYMLINK_FOLLOW = 0x400
 _AT_EMPTY_PATH = 0x1000
 _F_SETFD, _F_GETFL, _F_SETFL = 2, 3, 4
 _F_DUPFD_CLOEXEC, _F_ADD_SEALS, _F_GET_SEALS = 1030, 1033, 1034
@@ -143,18 +142,6 @@ def mknodat(dirfd: int, path: str, mode: int, dev: int = 0) -> None:
         posix.mknod(encode(path, "mknodat"), mode, dev, dir_fd=dirfd)
     except OSError as error:
         raise failed(error, "mknodat", path) from None
-
-
-def linkat(old_dirfd: int, old: str, new_dirfd: int, new: str, flags: int = 0) -> None:
-    """linkat(2); flags: AT_SYMLINK_FOLLOW."""
-    source, target = encode(old, "linkat"), encode(new, "linkat")
-    follow = bool(flags & _AT_SYMLINK_FOLLOW)
-    try:
-        posix.link(
-            source, target, src_dir_fd=old_dirfd, dst_dir_fd=new_dirfd, follow_symlinks=follow
-        )
-    except OSError as error:
-        raise failed(error, "linkat", new) from None
 
 
 def renameat(old_dirfd: int, old: str, new_dirfd: int, new: str) -> None:

@@ -56,18 +56,6 @@ def accept(fd: int) -> int:
     return check(retry(lib.pk_accept, fd), "accept4", f"fd {fd}")
 
 
-def shutdown(fd: int, how: int) -> None:
-    """shutdown(2); how: SHUT_RD, SHUT_WR, SHUT_RDWR."""
-    check(lib.pk_shutdown(fd, how), "shutdown", f"fd {fd}")
-
-
-def peercred(fd: int) -> tuple[int, int, int]:
-    """SO_PEERCRED, see unix(7): (pid, uid, gid) of the one who connected, as seen from here."""
-    out = ffi.new("unsigned int[3]")
-    check(lib.pk_peercred(fd, out), "getsockopt", f"fd {fd}")
-    return out[0], out[1], out[2]
-
-
 def send(fd: int, data: bytes) -> int:
     """send(2) with MSG_NOSIGNAL, EINTR retried: EPIPE is an error and no signal."""
     return check(retry(lib.pk_sendmsg, fd, data, len(data), (), 0), "send", f"fd {fd}")

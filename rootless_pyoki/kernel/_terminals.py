@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno as _errno
 import posix
 from time import monotonic as monotonic
 from time import time_ns as realtime_ns  # noqa: F401
@@ -53,11 +52,6 @@ def set_window(fd: int, rows: int, columns: int) -> None:
     check(lib.pk_set_window(fd, rows, columns), "ioctl TIOCSWINSZ", f"fd {fd}")
 
 
-def set_controlling_tty(fd: int) -> None:
-    """TIOCSCTTY: needs a session leader without a terminal."""
-    check(lib.pk_set_controlling_tty(fd), "ioctl TIOCSCTTY", f"fd {fd}")
-
-
 def open_pty_peer(master: int) -> int:
     """TIOCGPTPEER, Linux 4.13: the slave, without any path; read-write, not our controlling tty."""
     return check(lib.pk_pty_peer(master, posix.O_RDWR | posix.O_NOCTTY), "ioctl TIOCGPTPEER")
@@ -103,11 +97,6 @@ def join_session_keyring(name: str | None) -> int:
 def keyctl_setperm(key: int, permissions: int) -> None:
     """KEYCTL_SETPERM, see keyctl_setperm(3): key_perm_t, a byte each for possessor, user, group, other."""
     check(lib.pk_keyctl(_SETPERM, key, permissions), "keyctl", f"key {key}")
-
-
-def errno_name(number: int) -> str:
-    """ "EPERM"; the number itself where it has no name."""
-    return _errno.errorcode.get(number, str(number))
 
 
 def getrandom(size: int) -> bytes:

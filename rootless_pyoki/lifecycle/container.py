@@ -165,12 +165,14 @@ def sweep(handle: store.Handle, state: ContainerState) -> None:
 
 def clear_leftover(root: str | None, id: str) -> None:
     """The directory of a create that was killed before it wrote a state."""
+    from rootless_pyoki.state import leftover
+
     try:
         place = state_root.open_root(state_root.choose_root(root), create=False)
     except SyscallError:
         return  # no root, no leftovers
     try:
-        store.clear_leftover(place, id)
+        leftover.remove(place, id)
     finally:
         syscalls.close(place)
 
@@ -225,6 +227,11 @@ def matching(root: str | None, pattern: str) -> list[str]:
         wanted = re.compile(pattern)
     except re.error as error:
         raise UsageError(f"bad regular expression {pattern!r}: {error}") from None
+    return [id for id in ids(root) if wanted.search(id)]
+
+
+def ids(root: str | None) -> list[str]:
+    """Of all that may be containers, sorted; none where there is no root."""
     try:
         place = state_root.open_root(state_root.choose_root(root), create=False)
     except SyscallError as error:
@@ -232,6 +239,6 @@ def matching(root: str | None, pattern: str) -> list[str]:
             return []
         raise
     try:
-        return [id for id in store.list_ids(place) if wanted.search(id)]
+        return store.list_ids(place)
     finally:
         syscalls.close(place)

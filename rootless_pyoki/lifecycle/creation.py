@@ -7,16 +7,13 @@ neighbours write state.
 from __future__ import annotations
 
 from rootless_pyoki import log
-from rootless_pyoki.apply import console
 from rootless_pyoki.cgroups import cgroupfs, limits, manager, tree
 from rootless_pyoki.errors import HostError, PyokiError, SyscallError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, procfs, syscalls
-from rootless_pyoki.lifecycle import container, hooks, pid_file
-from rootless_pyoki.plan import idmap
+from rootless_pyoki.lifecycle import container, handed, hooks, pid_file
 from rootless_pyoki.plan.plan import Note
-from rootless_pyoki.processes import gate, main
-from rootless_pyoki.processes.ends import Ends
+from rootless_pyoki.processes import main
 from rootless_pyoki.record import Record, replace
 from rootless_pyoki.state import root as state_root
 from rootless_pyoki.state import store
@@ -69,7 +66,7 @@ class Creation:
         self.master = -1
         self.interrupt = -1  # a signalfd that ends hooks, and us; foreground.interruption
         self.launched: Launched | None = None
-        self.listener = self._connect_agent()  # nobody there: refused before anything is made
+        self.listener = handed.connect_agent(plan)  # nobody there: refused before anything is made
         root = state_root.open_root(state_root.choose_root(request.root), create=True)
         try:
             # the id first: whoever has it may live in the very cgroup that we would choose
@@ -131,7 +128,7 @@ class Creation:
                 sd_notify.make_directory(self.handle.fd)
             held: list[int] = []
             try:
-                ends = self._ends(mode, held)
+                ends = handed.make(self, mode, held)
                 self.launched = main.launch(self.plan, ends, self._calls())
                 self._tell_agent(self.launched.pid)
             finally:  # also where they were too many: undo() needs some
@@ -155,20 +152,12 @@ class Creation:
             self.handle.write(self.state)
             pid_file.write(self.request.pid_file, self.launched.pid)
             pid_file.send_pidfd(self.request.pidfd_socket, self.launched.pid)
-            pid_file.send_pidfd(self.plan.annotations.get(PIDFD_RECEIVER), self.launched.pid)
+            receiver = self.plan.annotations.get(PIDFD_RECEIVER)
+            pid_file.send_pidfd(receiver, self.launched.pid, f"/annotations/{PIDFD_RECEIVER}")
             return self.launched
         except BaseException:
             self.undo()
             raise
-
-    def _connect_agent(self) -> tuple[int, int]:
-        """(socket of the seccomp agent, memfd for what it is told), -1 where none is asked for."""
-        seccomp = self.plan.process.seccomp
-        if seccomp is None or seccomp.agent is None:
-            return -1, -1
-        from rootless_pyoki.lifecycle import seccomp_listener
-
-        return seccomp_listener.connect(seccomp.agent, seccomp.flags)
 
     def _leave_agent(self) -> None:
         for fd in self.listener:
@@ -245,66 +234,6 @@ class Creation:
             "delegated_cgroup": self.plan.delegate_cgroup,
             "hooks": [kind for kind in ("poststart", "poststop") if getattr(self.plan.hooks, kind)],
         }
-
-    def _ends(self, mode: int, held: list[int]) -> Ends:
-        """What init is handed; `held` gets each descriptor as soon as it is open."""
-
-        def hold(fd: int) -> int:
-            held.append(fd)
-            return fd
-
-        waits = mode == gate.CREATE
-        path = self.request.console_socket
-        return Ends(
-            proc=procfs.held(),
-            socket=hold(self._gate_socket()) if waits else -1,
-            lock=hold(self._gate_lock()) if waits else -1,
-            memfd=hold(gate.make_memfd()),
-            mode=mode,
-            preserve=self.preserve,
-            console=hold(console.connect(path)) if path else -1,
-            peer_uids=self._peer_uids(),
-            listener=self.listener[0],
-            listener_state=self.listener[1],
-            hook_output=self._hook_output(held),
-            stage=f"{state_root.choose_root(self.request.root)}/{self.plan.id}",
-        )
-
-    def _hook_output(self, held: list[int]) -> tuple[int, int]:
-        """Opened by us for the createContainer hooks, which are the container's user."""
-        planned = self.plan.hooks
-        if not planned.create_container or not (planned.stdout or planned.stderr):
-            return -1, -1
-        from rootless_pyoki.apply import hooks as runner
-
-        place = runner.open_place(planned, self.plan.bundle)
-        held += (place.stdout, place.stderr)
-        return place.stdout, place.stderr
-
-    def _gate_socket(self) -> int:
-        """gate.sock, listening: `start` connects to it. Nobody else can reach the directory."""
-        socket = syscalls.socket(c.SOCK_SEQPACKET)
-        before = syscalls.umask(0o177)
-        try:
-            syscalls.bind(socket, f"{fds.fd_path(self.handle.fd)}/gate.sock")
-        finally:
-            syscalls.umask(before)
-        syscalls.listen(socket, 16)
-        return socket
-
-    def _gate_lock(self) -> int:
-        """gate.lock, held as long as the gate waits: execve closes it."""
-        flags = c.O_RDWR | c.O_CREAT | c.O_CLOEXEC
-        lock = syscalls.openat(self.handle.fd, "gate.lock", flags, 0o600)
-        syscalls.flock(lock, c.LOCK_EX)
-        return lock
-
-    def _peer_uids(self) -> tuple[int, ...]:
-        """Who may say start: we, as we look from inside the container."""
-        uid = syscalls.geteuid()
-        if self.plan.idmap is None:
-            return (uid,)
-        return (idmap.to_container(self.plan.idmap.uids, uid),)
 
     def _calls(self) -> main.Calls:
         return main.Calls(

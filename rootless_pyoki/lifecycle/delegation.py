@@ -1,7 +1,8 @@
 """A cgroup below the container's own that belongs to the container: run.oci.delegate-cgroup.
 
-The limits stay above it, out of the container's reach; below it the container's root may make
-cgroups and pass controllers on, as a manager inside wants to (cgroup-v2.rst, "Delegation").
+The limits stay above it; below it the container's root may make cgroups and pass controllers on, as a
+manager inside wants to (cgroup-v2.rst, "Delegation"). Where that root is the caller and the cgroup
+mount is writable, the files above are its own too.
 """
 
 from __future__ import annotations

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from rootless_pyoki import log
 from rootless_pyoki.cgroups import manager
-from rootless_pyoki.errors import NotFoundError, StateError, SyscallError
-from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.kernel import syscalls
+from rootless_pyoki.errors import NotFoundError, StateError
 from rootless_pyoki.lifecycle import container
 from rootless_pyoki.spec import OCI_VERSION
-from rootless_pyoki.state import root as state_root
-from rootless_pyoki.state import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +31,7 @@ def state(*, root: str | None, id: str, verbose: bool = False) -> View:
 def list_containers(*, root: str | None) -> list[View]:
     """The state of every container below the root, by id; one that cannot be read is left out."""
     views = []
-    for id in _ids(root):
+    for id in container.ids(root):
         try:
             views.append(_view(container.load(root, id)))
         except NotFoundError:
@@ -61,19 +57,6 @@ def ps(*, root: str | None, id: str) -> list[int]:
     if not pids and found.status() == "stopped":
         raise StateError(f"container {found.id}: container not running")
     return pids
-
-
-def _ids(root: str | None) -> list[str]:
-    try:
-        place = state_root.open_root(state_root.choose_root(root), create=False)
-    except SyscallError as error:
-        if error.errno == c.ENOENT:
-            return []
-        raise
-    try:
-        return sorted(store.list_ids(place))
-    finally:
-        syscalls.close(place)
 
 
 def _view(found: Container) -> View:

@@ -33,18 +33,18 @@ def write(path: str | None, pid: int) -> None:
         raise from_oserror(error, f"write pid file {path}") from None
 
 
-def send_pidfd(path: str | None, pid: int) -> None:
+def send_pidfd(path: str | None, pid: int, pointer: str = "") -> None:
     """One message with a pidfd of the process over a stream socket, as runc's --pidfd-socket."""
     if not path:
         return
     from rootless_pyoki.apply import console
 
-    socket = console.connect(path)
+    socket = console.connect(path, "pidfd socket", pointer)
     try:
         pidfd = syscalls.pidfd_open(pid)
         syscalls.sendmsg(socket, b"pidfd", (pidfd,))
         syscalls.close(pidfd)
     except SyscallError as error:
-        raise from_oserror(error, f"send the pidfd to {path}") from None
+        raise from_oserror(error, f"send the pidfd to {path}", pointer=pointer) from None
     finally:
         syscalls.close(socket)

@@ -91,6 +91,8 @@ def _say_start(found: Container) -> None:
                 raise
         answer = syscalls.recv(socket, 16)
     except SyscallError as error:
+        if error.errno == c.ECONNRESET:  # it died with our word unread
+            raise ChildError(statuses.DIED_WAITING) from None
         raise from_oserror(error, f"start container {found.id}") from None
     finally:
         syscalls.close(socket)

@@ -568,23 +568,6 @@ int pk_accept(int fd)
     return (int)result(accept4(fd, NULL, NULL, SOCK_CLOEXEC));
 }
 
-int pk_shutdown(int fd, int how)
-{
-    return (int)result(shutdown(fd, how));
-}
-
-/* out: {pid, uid, gid} */
-int pk_peercred(int fd, unsigned int *out)
-{
-    struct ucred peer = {0};
-    socklen_t size = sizeof peer;
-    long r = result(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size));
-    out[0] = (unsigned int)peer.pid;
-    out[1] = peer.uid;
-    out[2] = peer.gid;
-    return (int)r;
-}
-
 long pk_sendmsg(int fd, const char *data, size_t size, const int *fds, size_t count)
 {
     union {
@@ -729,11 +712,6 @@ int pk_set_window(int fd, int rows, int columns)
 {
     struct winsize size = {.ws_row = (unsigned short)rows, .ws_col = (unsigned short)columns};
     return (int)result(ioctl(fd, TIOCSWINSZ, &size));
-}
-
-int pk_set_controlling_tty(int fd)
-{
-    return (int)result(ioctl(fd, TIOCSCTTY, 0));
 }
 
 int pk_pty_peer(int fd, int flags)

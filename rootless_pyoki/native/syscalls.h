@@ -53,8 +53,6 @@ int pk_bind(int fd, const char *path, size_t size);
 int pk_connect(int fd, const char *path, size_t size);
 int pk_listen(int fd, int backlog);
 int pk_accept(int fd);
-int pk_shutdown(int fd, int how);
-int pk_peercred(int fd, unsigned int *out);
 long pk_sendmsg(int fd, const char *data, size_t size, const int *fds, size_t count);
 long pk_recvmsg(int fd, char *data, size_t size, int *fds, size_t *count);
 
@@ -71,7 +69,6 @@ int pk_tcsetattr(int fd, const char *in);
 int pk_make_raw(char *termios);
 int pk_get_window(int fd, int *rows_columns);
 int pk_set_window(int fd, int rows, int columns);
-int pk_set_controlling_tty(int fd);
 int pk_pty_peer(int fd, int flags);
 int pk_pty_unlock(int fd);
 int pk_pty_number(int fd);

@@ -51,14 +51,13 @@ REFUSED = (
 PROTECTS = (("run.oci.seccomp.plugins", "plugins are code for libcrun's own process"),)
 
 # features.md, "potentiallyUnsafeConfigAnnotations": names, or beginnings that end in a dot.
-UNSAFE = ("run.oci.", "org.systemd.property.", "org.criu.", "krun.")
-_PREFIXES = (*UNSAFE, "module.wasm.image/variant")
+UNSAFE = ("run.oci.", "org.systemd.property.", "org.criu.", "krun.", "module.wasm.image/variant")
 
 
 def check(config: dict[str, Any], notes: Notes) -> None:
     """Every annotation for the runtime: applied elsewhere, noted, or refused with its pointer."""
     for key, value in (config.get("annotations") or {}).items():
-        if not key.startswith(_PREFIXES) or not value:
+        if not key.startswith(UNSAFE) or not value:
             continue  # an empty value asks for nothing, as in crun
         pointer = join("/annotations", key)
         if key in APPLIED:

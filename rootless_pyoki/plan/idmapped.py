@@ -63,13 +63,13 @@ def make(
     if given and not option and bind:
         notes.tell(at, "neither idmap nor ridmap among the options: taken as idmap")
     uids, gids = _mappings(entry, text, at, around)
-    if not uids and not around.new_user:
+    if not uids and "user" not in around.new:
         raise SpecError(
             f"{option} without uidMappings and gidMappings, and the container has no user namespace "
             "whose mapping it could take",
             pointer=at,
         )
-    inside = around.new_user and not bind
+    inside = "user" in around.new and not bind
     return MountIdmap(
         uids=_ranges(uids, around.uids, around.caller_uids, "uid", inside, at, given, pointer),
         gids=_ranges(gids, around.gids, around.caller_gids, "gid", inside, at, given, pointer),

@@ -58,9 +58,8 @@ def make(
         config,
         mounts.Surroundings(
             bundle=bundle.path,
-            new_user="user" in new,
-            new_network="network" in new,
-            new_ipc="ipc" in new,
+            new=new,
+            joined=joined,
             uids=credentials.uids,
             gids=credentials.gids,
             caller_uids=facts.uid_map,
@@ -70,12 +69,7 @@ def make(
         ),
         notes,
     )
-    own_nodes = (
-        facts.in_initial_userns
-        and facts.has(c.CAP_MKNOD)
-        and "user" not in new
-        and "user" not in joined
-    )
+    stays = "user" not in new and "user" not in joined
     return Plan(
         id=id,
         bundle=bundle.path,
@@ -86,7 +80,7 @@ def make(
         devices=devices.make(
             config,
             planned_mounts,
-            mknod=own_nodes,
+            mknod=stays and facts.in_initial_userns and facts.has(c.CAP_MKNOD),
             uids=credentials.uids,
             gids=credentials.gids,
             notes=notes,

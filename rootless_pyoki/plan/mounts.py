@@ -31,10 +31,9 @@ class Surroundings:
         "caller_gids",
         "caller_uids",
         "gids",
+        "joined",
         "label",
-        "new_ipc",
-        "new_network",
-        "new_user",
+        "new",
         "privileged",
         "uids",
     )
@@ -43,9 +42,8 @@ class Surroundings:
         self,
         *,
         bundle: str,
-        new_user: bool,
-        new_network: bool,
-        new_ipc: bool,
+        new: set[str],
+        joined: set[str],
         uids: tuple[IdRange, ...] | None,
         gids: tuple[IdRange, ...] | None,
         caller_uids: tuple[IdRange, ...],
@@ -53,20 +51,24 @@ class Surroundings:
         privileged: bool,
         label: str,
     ) -> None:
-        """uids, gids: the container's maps, None when they are not known (a joined namespace).
+        """new, joined: the container's namespaces by kind; uids, gids: its maps, None when they are not
+        known (a joined user namespace).
 
         privileged: whether the caller may mount; label: the SELinux context of new filesystems.
         """
         self.bundle = bundle
-        self.new_user = new_user
-        self.new_network = new_network
-        self.new_ipc = new_ipc
+        self.new = new
+        self.joined = joined
         self.uids = uids
         self.gids = gids
         self.caller_uids = caller_uids
         self.caller_gids = caller_gids
         self.privileged = privileged
         self.label = label
+
+    def strange_pids(self) -> bool:
+        """Does the pid namespace belong to another user namespace than the container's new one?"""
+        return "user" in self.new and "pid" not in self.new and "pid" not in self.joined
 
 
 def make(config: dict[str, Any], around: Surroundings, notes: Notes) -> tuple[Mount, ...]:
@@ -103,6 +105,13 @@ def _make_one(entry: dict[str, Any], pointer: str, around: Surroundings, notes: 
             "a mount on / would cover the root filesystem with all that lies in it",
             pointer=f"{pointer}/destination",
             hint="name the tree in /root/path instead",
+        )
+    if kind == "proc" and around.strange_pids() and not options.remount:
+        raise UnsupportedError(
+            "the kernel refuses a new user namespace the proc of a pid namespace that is not its own",
+            pointer=pointer,
+            hint='give the container a pid namespace, or bind the host\'s: "type": "none", '
+            '"source": "/proc", "options": ["rbind"]',
         )
     _look_at_rare(kind, words, options, pointer, around, notes)
     mount = Mount(
@@ -220,13 +229,13 @@ def _host_instead(mount: Mount, around: Surroundings, notes: Notes) -> Mount:
 
     A filesystem that shows a namespace may be mounted only by whom that namespace belongs to.
     """
-    if not around.new_user:
+    if "user" not in around.new:
         return mount
-    if mount.kind == "sysfs" and not around.new_network:
+    if mount.kind == "sysfs" and "network" not in around.new:
         why = "sysfs needs a new network namespace beside the new user namespace"
         # the host's tree holds what the container may not write to, cgroups among it
         lasting = c.MOUNT_ATTR_RDONLY | mount.attr_set & ALL_TREE_SAFE
-    elif mount.kind == "mqueue" and not around.new_ipc:
+    elif mount.kind == "mqueue" and "ipc" not in around.new:
         why = "mqueue needs a new ipc namespace beside the new user namespace"
         lasting = 0
     else:

@@ -10,14 +10,12 @@ from __future__ import annotations
 from rootless_pyoki.errors import UnsupportedError
 from rootless_pyoki.plan.plan import Note
 
-CHOICES = ("error", "warn", "ignore")
-
 
 class Notes(list[Note]):
     """The notes of one plan, in the order in which they came up."""
 
     def __init__(self, unsupported: str = "") -> None:
-        """unsupported: one of CHOICES, or "" for every field's own default."""
+        """unsupported: "error", "warn" or "ignore"; "": every field's own default."""
         super().__init__()
         self.unsupported = unsupported
 

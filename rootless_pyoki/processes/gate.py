@@ -31,28 +31,7 @@ _SEALS = c.F_SEAL_WRITE | c.F_SEAL_SHRINK | c.F_SEAL_GROW | c.F_SEAL_SEAL
 _SECBIT_NOROOT = 1
 _DAC = 1 << c.CAP_DAC_OVERRIDE | 1 << c.CAP_DAC_READ_SEARCH
 
-STEP_HOOK, STEP_LABEL, STEP_LISTENER = 4, 6, 17
-STEPS = {
-    1: "read the gate's record",
-    2: "enter the pid namespace",
-    3: "set the controlling terminal",
-    STEP_HOOK: "start-container hook",
-    5: "hook timeout",
-    STEP_LABEL: "write the security label",
-    7: "set RLIMIT_NOFILE",
-    8: "drop bounding capabilities",
-    9: "setgroups",
-    10: "setresgid",
-    11: "setresuid",
-    12: "set capabilities",
-    13: "raise ambient capabilities",
-    14: "cwd",
-    15: "set no_new_privs",
-    16: "seccomp",
-    STEP_LISTENER: "send the seccomp listener",
-    18: "execve",
-    19: "start",  # the gate waits on: another user, or nothing said before the deadline
-}
+STEP_HOOK, STEP_LABEL, STEP_LISTENER = 4, 6, 17  # failures.py names them all
 HOOK_STEPS = (STEP_HOOK, 5)  # a startContainer hook failed, or took too long
 
 
@@ -107,16 +86,6 @@ def parse_message(data: bytes) -> Message:
         errno = int.from_bytes(body[1:], sys.byteorder, signed=True)
         return Message(kind="failed", step=body[0], errno=errno)
     raise ValueError(f"the gate said {data[:16]!r}")
-
-
-def describe_failure(step: int, errno: int) -> str:
-    """A failure in words: `execve: no such file or directory (ENOENT)`."""
-    name = STEPS.get(step, f"step {step}")
-    if errno > 0:
-        return str(SyscallError(errno, syscalls.strerror(errno), name))
-    if errno < -128:
-        return f"{name}: killed by signal {-errno - 128}"
-    return f"{name}: exit status {-errno}" if errno else name
 
 
 def encode(record: GateRecord) -> bytes:

@@ -10,6 +10,7 @@ from rootless_pyoki.plan.plan import Capabilities
 from rootless_pyoki.processes import channel, gate, protocol
 from rootless_pyoki.processes.ends import door, teller
 from rootless_pyoki.record import replace
+from rootless_pyoki.spec import OCI_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ def run(
     process.name_the_host(plan)
     if plan.loopback_up:
         process.bring_loopback_up()
-    late = mounts.mount_all(plan.mounts, root, sources, teller(main), joined_pid=plan.joins("pid"))
+    places = rootfs.places(plan)
+    late = mounts.mount_all(
+        plan.mounts, root, sources, teller(main), places=places, joined_pid=plan.joins("pid")
+    )
     devices.populate(plan.devices, root, device_sources)
     devices.make_links(root, ptmx=any(m.kind == "devpts" for m in plan.mounts))
     if plan.process.terminal:
@@ -57,8 +61,7 @@ def run(
         hooks.run(plan.hooks.create_container, _state(plan), _hooks_place(plan, ends))
 
     process.write_sysctls(ends.proc, plan, teller(main))
-    at_proc = [m.kind for m in plan.mounts if m.destination == "/proc" and not m.remount]
-    rootfs.make_readonly(plan.rootfs, root, proc=at_proc[-1:] == ["proc"])
+    rootfs.make_readonly(plan.rootfs, root, places)
     rootfs.enter(plan.rootfs, root)
     if plan.new_keyring:
         _make_keyring(plan, ends)
@@ -93,7 +96,7 @@ def _state(plan: Plan, pid: int | None = None) -> bytes:
     """The container's state for hooks that run inside: the pid is what we see (runtime.md, "State")."""
     return json.dumps(
         {
-            "ociVersion": "1.3.0",
+            "ociVersion": OCI_VERSION,
             "id": plan.id,
             "status": "creating" if pid is None else "created",
             "pid": syscalls.getpid() if pid is None else pid,

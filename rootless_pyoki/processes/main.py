@@ -7,7 +7,8 @@ about state: `Calls` takes it back to lifecycle at each point where something is
 from __future__ import annotations
 
 from rootless_pyoki.apply import hooks, idmap
-from rootless_pyoki.errors import ChildError, SyscallError, UnsupportedError, from_oserror
+from rootless_pyoki.apply import process as settings
+from rootless_pyoki.errors import ChildError, SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.plan.plan import Note
@@ -194,6 +195,14 @@ def _await(heard: list[int], interrupt: int) -> set[int]:
             return ready
 
 
+def _silent(birth: Birth) -> ChildError:
+    """A child is gone without a word."""
+    from rootless_pyoki.processes import failures
+
+    who, pid = ("init", birth.pid) if birth.pid else ("intermediate", birth.first)
+    return failures.of_silence(who, birth.reap(pid))
+
+
 def _answer(
     birth: Birth, plan: Plan | None, ends: Ends, fd: int, kind: bytes, body: Any, handed: list[int]
 ) -> None:
@@ -222,56 +231,20 @@ def _answer(
         raise gate_failure(body)
 
 
-def _silent(birth: Birth) -> ChildError:
-    """A child is gone without a word: say what killed it."""
-    who, pid = ("init", birth.pid) if birth.pid else ("intermediate", birth.first)
-    status = birth.reap(pid)
-    if status & 0x7F:
-        return ChildError(
-            f"{who} was killed by signal {status & 0x7F} before the container was ready",
-            hint="a memory limit, or somebody's kill" if status & 0x7F == c.SIGKILL else "",
-        )
-    return ChildError(f"{who} left with exit status {status >> 8} before the container was ready")
-
-
 def gate_failure(body: bytes, process: str = "/process") -> ChildError:
     """The gate's five bytes, in words that callers understand; process: pointer of the process."""
-    message = gate.parse_message(protocol.GATE_FAILED + body)
-    words = gate.describe_failure(message.step, message.errno)
-    pointer = "/linux/seccomp/listenerPath" if message.step == gate.STEP_LISTENER else ""
-    hint = ""
-    if message.step in gate.HOOK_STEPS:
-        pointer = "/hooks/startContainer"
-    if message.step == gate.STEP_LABEL:
-        from rootless_pyoki.host import lsm
+    from rootless_pyoki.processes import failures
 
-        pointer, hint = lsm.refusal(message.errno, process)
-    return ChildError(f"start: {words}", pointer=pointer, errno=max(message.errno, 0), hint=hint)
+    return failures.of_gate(gate.parse_message(protocol.GATE_FAILED + body), process)
 
 
 def limit(launched: Launched, process: Process) -> None:
-    """The program's rlimits, on the gate, and what else is set on one that is in its cgroup.
-
-    RLIMIT_NOFILE is the gate's own last act.
-    """
+    """The program's rlimits, on the gate, and what else is set on one that is in its cgroup."""
     if process.scheduling is not None:
         from rootless_pyoki.apply import scheduling
 
         scheduling.finish(process, launched.pid, launched.note, forked=launched.forked)
-    for rlimit in process.rlimits:
-        if rlimit.name == "RLIMIT_NOFILE":
-            continue
-        try:
-            syscalls.prlimit(launched.pid, rlimit.resource, (rlimit.soft, rlimit.hard))
-        except SyscallError as error:
-            if error.errno == c.EPERM:
-                raise UnsupportedError(
-                    f"set {rlimit.name}: {error}",
-                    pointer=rlimit.pointer,
-                    errno=c.EPERM,
-                    hint="a hard limit cannot be raised without CAP_SYS_RESOURCE",
-                ) from None
-            raise from_oserror(error, f"set {rlimit.name}", pointer=rlimit.pointer) from None
+    settings.set_rlimits(launched.pid, process)
 
 
 def commit(launched: Launched) -> None:

@@ -35,8 +35,6 @@ CONSOLE = b"T"
 FAILED = b"X"
 GATE_FAILED = b"F"
 
-ANY_TIME = NOTE + CONSOLE
-
 # What main may hear next, by what it heard last. "" is the beginning.
 _FOLLOWS = {
     b"": (ENTERED, RUNTIME_HOOKS, PID, READY),

@@ -54,9 +54,12 @@ def load_process(path: str) -> dict[str, Any]:
 
 
 def parse(raw: bytes, name: str) -> dict[str, Any]:
-    """The JSON object in `raw`; errors name the file, and line and column where there is one."""
+    """The JSON object in `raw`; errors name the file, and line and column where there is one.
+
+    glossary.md, "JSON": objects MUST NOT include duplicate names.
+    """
     try:
-        value = json.loads(raw)
+        value = json.loads(raw, unique=True)
     except ValueError as error:
         raise SpecError(f"{name} is not JSON: {error}") from None
     if type(value) is not dict:

@@ -17,13 +17,7 @@ from __future__ import annotations
 from rootless_pyoki.errors import NotFoundError, StateError, SyscallError, UsageError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, syscalls
-from rootless_pyoki.state.container_state import (
-    ContainerState,
-    decode,
-    encode,
-    new_state,
-    sweepable,
-)
+from rootless_pyoki.state.container_state import ContainerState, decode, encode, new_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,18 +28,16 @@ if TYPE_CHECKING:
 __all__ = [
     "ContainerState",
     "Handle",
-    "clear_leftover",
     "create_container",
     "list_ids",
     "new_state",
     "open_container",
     "remove",
     "require_valid_id",
-    "sweepable",
     "valid_id",
 ]
 
-_DIRECTORY = c.O_RDONLY | c.O_DIRECTORY | c.O_NOFOLLOW
+DIRECTORY = c.O_RDONLY | c.O_DIRECTORY | c.O_NOFOLLOW
 _ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-"
 LONGEST_ID = 255  # it is the name of a directory: NAME_MAX
 _ATTEMPTS = 100
@@ -89,7 +81,7 @@ class Handle:
             if error.errno == c.ENOENT:
                 raise missing(self.id) from None
             raise
-        if not _take(fd, wait):
+        if not take(fd, wait):
             syscalls.close(fd)
             raise StateError(f"container {self.id} is in use by another pyoki")
         if syscalls.fstat(fd).st_nlink == 0:  # deleted while we waited
@@ -145,7 +137,10 @@ def create_container(root_fd: int, id: str, *, sweep: Sweep | None = None) -> Ha
     else:
         raise StateError(f"create container {id}: its directory keeps vanishing")
     try:
-        _clear(handle, sweep)
+        if syscalls.listdir(handle.fd) != ["lock"]:
+            from rootless_pyoki.state import leftover
+
+            leftover.clear(handle, sweep)
     except BaseException:
         handle.close()
         raise
@@ -161,10 +156,10 @@ def _claim(root_fd: int, id: str) -> Handle | None:
             raise
     fd = lock = -1
     try:
-        fd = syscalls.openat(root_fd, id, _DIRECTORY)
+        fd = syscalls.openat(root_fd, id, DIRECTORY)
         lock = syscalls.openat(fd, "lock", c.O_RDWR | c.O_CREAT | c.O_NOFOLLOW, 0o600)
-        if not _take(lock, False):
-            raise _exists(id)
+        if not take(lock, False):
+            raise exists(id)
         if syscalls.fstat(lock).st_nlink:
             return Handle(id, fd, lock)
     except SyscallError as error:
@@ -191,30 +186,11 @@ def _forget(root_fd: int, id: str) -> None:
         pass  # somebody is in it, or was faster
 
 
-def _clear(handle: Handle, sweep: Sweep | None) -> None:
-    """Make a claimed directory empty, if what lies there is no container."""
-    names = syscalls.listdir(handle.fd)
-    if "state.json" in names:
-        try:
-            state = handle.read()
-        except StateError:  # damaged, or of a newer form: not ours to throw away
-            raise _exists(handle.id) from None
-        if not sweepable(state):
-            raise _exists(handle.id)
-        if sweep is not None:
-            sweep(handle, state)
-        elif state.pid or state.cgroup_path:
-            raise _exists(handle.id)
-    for name in names:
-        if name != "lock":
-            _unlink(handle.fd, name)
-
-
 def open_container(root_fd: int, id: str) -> Handle:
     """Raises NotFoundError `container X does not exist`, UsageError for an impossible id."""
     require_valid_id(id)
     try:
-        return Handle(id, syscalls.openat(root_fd, id, _DIRECTORY))
+        return Handle(id, syscalls.openat(root_fd, id, DIRECTORY))
     except SyscallError as error:
         if error.errno == c.ENOENT:
             raise missing(id) from None
@@ -232,7 +208,7 @@ def remove(handle: Handle) -> None:
     What is gone already is no error, and a create that takes the directory over keeps it.
     """
     try:
-        root_fd = syscalls.openat(handle.fd, "..", _DIRECTORY)
+        root_fd = syscalls.openat(handle.fd, "..", DIRECTORY)
     except SyscallError as error:
         handle.close()
         if error.errno == c.ENOENT:
@@ -241,8 +217,8 @@ def remove(handle: Handle) -> None:
     try:
         for name in syscalls.listdir(handle.fd):
             if name != "lock":
-                _unlink(handle.fd, name)
-        _unlink(handle.fd, "lock")
+                unlink(handle.fd, name)
+        unlink(handle.fd, "lock")
         syscalls.unlinkat(root_fd, handle.id, c.AT_REMOVEDIR)
     except SyscallError as error:
         if error.errno not in (c.ENOENT, c.ENOTEMPTY, c.EEXIST):
@@ -251,32 +227,6 @@ def remove(handle: Handle) -> None:
         syscalls.close(root_fd)
         handle.unlock()  # who waits learns that it is gone, even if a child of ours holds it too
         handle.close()
-
-
-def clear_leftover(root_fd: int, id: str) -> bool:
-    """Remove the directory of a container that never had a state; False when there is none, or it
-    has one, or somebody is at it.
-    """
-    if not valid_id(id):
-        return False
-    try:
-        fd = syscalls.openat(root_fd, id, _DIRECTORY)
-    except SyscallError as error:
-        if error.errno == c.ENOENT:
-            return False
-        raise
-    handle = Handle(id, fd)
-    try:
-        handle.lock_fd = syscalls.openat(fd, "lock", c.O_RDWR | c.O_CREAT | c.O_NOFOLLOW, 0o600)
-        if _take(handle.lock_fd, False) and "state.json" not in syscalls.listdir(fd):
-            remove(handle)
-            return True
-    except SyscallError as error:
-        if error.errno != c.ENOENT:
-            raise
-    finally:
-        handle.close()
-    return False
 
 
 def valid_id(id: str) -> bool:
@@ -297,13 +247,13 @@ def missing(id: str) -> NotFoundError:
     return NotFoundError(f"container {id} does not exist")
 
 
-def _exists(id: str) -> StateError:
+def exists(id: str) -> StateError:
     return StateError(
         f"container with id {id} already exists", hint=f"choose another id, or delete --force {id}"
     )
 
 
-def _take(lock: int, wait: bool) -> bool:
+def take(lock: int, wait: bool) -> bool:
     try:
         syscalls.flock(lock, c.LOCK_EX if wait else c.LOCK_EX | c.LOCK_NB)
     except SyscallError as error:
@@ -313,7 +263,7 @@ def _take(lock: int, wait: bool) -> bool:
     return True
 
 
-def _unlink(fd: int, name: str) -> None:
+def unlink(fd: int, name: str) -> None:
     """Remove a file or a whole directory; what is gone is fine."""
     try:
         syscalls.unlinkat(fd, name)
@@ -323,10 +273,10 @@ def _unlink(fd: int, name: str) -> None:
             return
         if error.errno != c.EISDIR:
             raise
-    below = syscalls.openat(fd, name, _DIRECTORY)
+    below = syscalls.openat(fd, name, DIRECTORY)
     try:
         for entry in syscalls.listdir(below):
-            _unlink(below, entry)
+            unlink(below, entry)
     finally:
         syscalls.close(below)
     syscalls.unlinkat(fd, name, c.AT_REMOVEDIR)

@@ -29,7 +29,7 @@ EVERY = (
 FOUND = "lifecycle lifecycle.container cgroups cgroups.* state state.*"
 BUILT = (
     f"{FOUND} host host.* spec spec.* plan plan.[!s]* processes processes.* apply apply.*"
-    " lifecycle.creation lifecycle.hooks lifecycle.pid_file"
+    " lifecycle.creation lifecycle.handed lifecycle.hooks lifecycle.pid_file"
 )
 BUDGET = {
     "--version": "cli.show spec",
@@ -41,7 +41,8 @@ BUDGET = {
     "create": f"{BUILT} lifecycle.create",
     "run": f"{BUILT} lifecycle.create lifecycle.run lifecycle.delete lifecycle.foreground"
     " lifecycle.start lifecycle.signal lifecycle.pidns",
-    "exec": f"{BUILT} lifecycle.exec lifecycle.foreground lifecycle.signal lifecycle.pidns",
+    "exec": f"{BUILT} lifecycle.exec lifecycle.exec_request lifecycle.foreground lifecycle.signal"
+    " lifecycle.pidns",
 }
 
 

@@ -158,7 +158,8 @@ def test_hints_found() -> None:
     found = hints.find("unshare", 1)
     assert found is not None
     assert found.id == "USERNS-DENIED"
-    proc = hints.find("fsmount", 1, "/proc")
+    proc = hints.find("fsmount", 1, "proc")
     assert proc is not None
     assert proc.id == "NEST-PROC"
+    assert hints.find("mount", 1, "/proc/self/fd/12") is None
     assert hints.find("read", 5) is None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,30 @@ def test_another_type(kind: str) -> None:
         check(kind, f"/proc/self/ns/{LINKS[other]}")
     assert caught.value.pointer == "/linux/namespaces/1/path"
     assert f"it is the {other} namespace {LINKS[other]}:[" in caught.value.message
+
+
+def test_a_namespace_under_another_name() -> None:
+    """Engines keep network namespaces as bind mounts, whose path tells nothing of the type."""
+    here = Path(__file__).parents[2]
+    check = f"""
+import sys
+sys.path.insert(0, {str(here)!r})
+from rootless_pyoki.host import joined
+joined.check({{"namespaces": [{{"type": "network", "path": "/mnt/kept"}}]}})
+try:
+    joined.check({{"namespaces": [{{"type": "ipc", "path": "/mnt/kept"}}]}})
+except Exception as error:
+    print(error)
+"""
+    script = (
+        "mount -t tmpfs none /mnt && touch /mnt/kept && mount --bind /proc/self/ns/net /mnt/kept && "
+        'exec "$0" -c "$1"'
+    )
+    line = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    done = subprocess.run(
+        [*line, sys.executable, check], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert "it is the network namespace net:[" in done.stdout
 
 
 def test_for_children() -> None:

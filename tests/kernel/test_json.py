@@ -171,3 +171,14 @@ def test_a_mistake_imports_nothing() -> None:
         [sys.executable, "-I", "-S", "-c", script, root], capture_output=True, text=True, check=True
     )
     assert done.stdout == "value expected: line 1 column 4\n[]\n"
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "a": 1}', '[{"b": {"a": 1, "b": 2, "a": 3}}]', '{"\\u0061": 1, "a": 2}']
+)
+def test_names_that_are_there_twice(text: str) -> None:
+    """They are an error where that is asked for, and otherwise the last one counts."""
+    with pytest.raises(ValueError, match='an object has two members named "a"'):
+        json.loads(text.encode(), unique=True)
+    assert json.loads(text.encode()) == oracle.loads(text)
+    assert json.loads(b'[{"a": 1}, {"a": 2}]', unique=True) == [{"a": 1}, {"a": 2}]

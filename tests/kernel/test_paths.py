@@ -150,6 +150,33 @@ def expected(root: Path, meaning: str | int) -> Any:
     return [status.st_dev, status.st_ino]
 
 
+@pytest.mark.parametrize(
+    "path, meaning",
+    [
+        ("a/b/c", "a/b/c"),
+        ("a/relative/../c", "a/b/c"),
+        ("chain3/file", "a/file"),
+        ("absolute", constants.EXDEV),
+        ("root_link/a", constants.EXDEV),
+        ("up", constants.EXDEV),
+        ("a/../../secret", constants.EXDEV),
+        ("self_loop", constants.ELOOP),
+        ("a/none", constants.ENOENT),
+    ],
+)
+def test_beneath(way: str, tree: tuple[int, Path], path: str, meaning: str | int) -> None:
+    """What leads out of the directory is an error there, not something inside."""
+    fd, root = tree
+    if isinstance(meaning, int):
+        with pytest.raises(SyscallError) as caught:
+            paths.resolve_beneath(fd, path)
+        assert caught.value.errno == meaning
+        return
+    found = paths.resolve_beneath(fd, path)
+    assert os.path.samestat(os.stat(found), os.lstat(root / meaning))
+    os.close(found)
+
+
 @pytest.mark.parametrize("path", TABLE)
 def test_table(way: str, tree: tuple[int, Path], path: str, no_leak: None) -> None:
     """What each path means inside the root."""

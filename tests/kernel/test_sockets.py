@@ -44,7 +44,8 @@ def test_messages_and_descriptors(no_leak: None) -> None:
     ] * 2
     assert not any(map(os.get_inheritable, fds))
     assert syscalls.recvmsg(b, 100, 0) == (b"again", [])
-    syscalls.shutdown(a, constants.SHUT_WR)
+    with socket.socket(fileno=os.dup(a)) as ours:
+        ours.shutdown(socket.SHUT_WR)
     assert syscalls.recvmsg(b, 100, 4) == (b"", [])
     assert syscalls.recv(b, 100) == b""
     close(a, b, null, zero, *fds)
@@ -139,7 +140,6 @@ def test_named_sockets(tmp_path: Path, no_leak: None) -> None:
     syscalls.connect(client, short)
     accepted = syscalls.accept(server)
     assert not os.get_inheritable(accepted)
-    assert syscalls.peercred(accepted) == (os.getpid(), os.geteuid(), os.getegid())
     syscalls.send(client, b"S")
     assert syscalls.recv(accepted, 1) == b"S"
     close(fd, server, client, accepted)

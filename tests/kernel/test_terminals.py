@@ -81,7 +81,7 @@ def test_controlling_terminal(master: int, in_child: InChild) -> None:
             return False
         except OSError:
             pass
-        syscalls.set_controlling_tty(slave)
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
         os.close(os.open("/dev/tty", os.O_RDWR))
         return True
 
@@ -157,9 +157,7 @@ def test_environment_as_bytes_in_disguise() -> None:
 
 
 def test_small_things() -> None:
-    """Names of errors, random bytes, clocks."""
-    assert syscalls.errno_name(1) == "EPERM"
-    assert syscalls.errno_name(99999) == "99999"
+    """Words for errors, random bytes, clocks."""
     assert syscalls.strerror(2) == os.strerror(2)
     assert len(syscalls.getrandom(16)) == 16 and syscalls.getrandom(16) != syscalls.getrandom(16)
     assert syscalls.monotonic() <= syscalls.monotonic()

@@ -155,6 +155,21 @@ def test_the_pidfd_receiver(
     assert int(pid) == runtime.state(identifier)["pid"]
 
 
+def test_a_pidfd_receiver_that_is_not_there(
+    leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str, tmp_path: Path
+) -> None:
+    """The error names what was to be reached, and the annotation."""
+    bundle = make_bundle()
+    bundle.config["annotations"] = {"run.oci.pidfd_receiver": str(tmp_path / "nobody")}
+    result = runtime.create(identifier, bundle.write().path)
+    told = result.err
+    assert (
+        result.code == 1
+        and "connect to pidfd socket" in told
+        and "/annotations/run.oci.pidfd_receiver" in told
+    )
+
+
 def test_a_delegated_cgroup(
     leak_check: None, v2: Path, runtime: Runtime, make_bundle: Make, identifier: str
 ) -> None:

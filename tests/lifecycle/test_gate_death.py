@@ -48,6 +48,21 @@ def test_start_tells_it(
     runtime.delete(identifier).ok()
 
 
+def test_killed_before_it_has_heard(
+    leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str
+) -> None:
+    """It dies with the word of `start` unread, which resets the connection: told all the same."""
+    runtime.create(identifier, make_bundle().path).ok()
+    pid = runtime.state(identifier)["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    with runtime.popen("start", identifier, stderr=subprocess.PIPE) as start:
+        time.sleep(0.5)
+        os.kill(pid, signal.SIGKILL)
+        _, told = start.communicate(timeout=10)
+    assert start.returncode == 1 and b"killed before it became the program" in told, told
+    runtime.delete(identifier).ok()
+
+
 @pytest.mark.parametrize("verb", ["run", "exec"])
 def test_a_filter_that_kills_at_execve(
     leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str, verb: str

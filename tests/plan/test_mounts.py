@@ -230,6 +230,22 @@ def test_remount() -> None:
     assert (bound.remount, bound.kind) == (True, "bind")
 
 
+def test_proc_of_the_hosts_pid_namespace() -> None:
+    """mount_namespaces(7): a new user namespace may not have it. Binding it is another matter."""
+    proc = {"destination": "/proc", "type": "proc"}
+    config = plans.config(mounts=[proc])
+    spaces = config["linux"]["namespaces"] = [{"type": "mount"}]  # for a user: one is added
+    with pytest.raises(UnsupportedError) as caught:
+        plans.make(config, plans.USER)
+    assert caught.value.pointer == "/mounts/0" and "pid namespace" in caught.value.hint
+    bound = {"destination": "/proc", "source": "/proc", "options": ["rbind"]}
+    config["mounts"] = [bound]
+    assert plans.make(config, plans.USER).mounts[0].kind == "bind"
+    config["mounts"] = [proc]
+    spaces.append({"type": "pid"})
+    assert plans.make(config, plans.USER).mounts[0].kind == "proc"
+
+
 def test_remount_with_data() -> None:
     """It reconfigures the filesystem, which a bind has none of its own to offer."""
     mount = plans.make_mount(type="tmpfs", options=["remount", "size=1m", "sync"])

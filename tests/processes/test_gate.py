@@ -15,7 +15,7 @@ from rootless_pyoki.errors import SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import syscalls
 from rootless_pyoki.plan.plan import Capabilities, Hook
-from rootless_pyoki.processes import gate
+from rootless_pyoki.processes import failures, gate
 from rootless_pyoki.record import replace
 from tests.processes.gate_stage import ENV, bpf, in_child, record
 
@@ -59,10 +59,12 @@ def test_messages_are_parsed_and_nothing_else_is():
 
 def test_failures_have_words():
     """Errnos are named; what a hook came to is told apart from them."""
-    assert gate.describe_failure(18, errno.ENOENT) == "execve: no such file or directory (ENOENT)"
-    assert gate.describe_failure(gate.STEP_HOOK, -3) == "start-container hook: exit status 3"
-    assert gate.describe_failure(gate.STEP_HOOK, -137) == "start-container hook: killed by signal 9"
-    assert gate.describe_failure(250, 0) == "step 250"
+    assert failures.describe_step(18, errno.ENOENT) == "execve: no such file or directory (ENOENT)"
+    assert failures.describe_step(gate.STEP_HOOK, -3) == "start-container hook: exit status 3"
+    assert (
+        failures.describe_step(gate.STEP_HOOK, -137) == "start-container hook: killed by signal 9"
+    )
+    assert failures.describe_step(250, 0) == "step 250"
 
 
 def test_steps_name_every_step_of_the_gate():
@@ -71,7 +73,7 @@ def test_steps_name_every_step_of_the_gate():
     body = source[source.index("STEP_RECORD = 1") :]
     names = body[: body.index("}")].replace("= 1", "").split(",")
     names = [name.strip() for name in names if name.strip()]
-    assert list(gate.STEPS) == list(range(1, len(names) + 1))
+    assert list(failures.STEPS) == list(range(1, len(names) + 1))
     assert names[gate.STEP_HOOK - 1] == "STEP_HOOK"
     assert [n for n, name in enumerate(names, 1) if name == "STEP_EXECVE"] == [18]
 

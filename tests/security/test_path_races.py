@@ -133,7 +133,7 @@ MECHANISMS = {
     ),
     "sys": Mechanism(
         prepare=_nothing,
-        weaknesses=("proc_may_be_a_link", "paths_checked_before"),
+        weaknesses=("proc_may_be_a_link", "masks_by_name", "paths_checked_before"),
         swapped="rootfs/sys",
     ),
 }

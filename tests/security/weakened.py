@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rootless_pyoki.apply import console, copy_up, mounting, mounts, rootfs
+from rootless_pyoki.apply.places import Places
 from rootless_pyoki.errors import SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import paths, syscalls
@@ -123,13 +124,17 @@ def _go_by_name(name_of: Callable[[int, str], str]) -> None:
         return make_directory(fd, directory or "/"), name
 
     paths.resolve, paths.make_directory = resolve, make_directory
-    paths.make_file, paths.parent = make_file, parent
+    paths.make_file, paths.parent, paths.resolve_beneath = make_file, parent, resolve
 
 
 @weakness
 def paths_of_the_host() -> None:
     """The name of the root with the path behind it, and the kernel follows links out of it."""
-    _go_by_name(lambda fd, path: f"{root}/{path.lstrip('/')}")
+
+    def name_of(fd: int, path: str) -> str:
+        return f"{os.readlink(f'/proc/self/fd/{fd}') if root else ''}/{path.lstrip('/')}"
+
+    _go_by_name(name_of)
 
 
 @weakness
@@ -174,9 +179,9 @@ def cwd_before_the_pivot() -> None:
         wanted.append(plan.process.cwd)
         run(plan, *rest)
 
-    def make_first(plan: Any, fd: int, **how: bool) -> None:
+    def make_first(plan: Any, fd: int, places: Any) -> None:
         _make_directories(root + wanted[0])
-        make_readonly(plan, fd, **how)
+        make_readonly(plan, fd, places)
 
     init.run, rootfs.make_readonly = run_and_tell, make_first
 
@@ -197,8 +202,7 @@ def copy_follows_links() -> None:
 @weakness
 def masks_by_name() -> None:
     """What is to be masked is whatever is called so by then."""
-    make_readonly = rootfs.make_readonly
-    rootfs.make_readonly = lambda plan, fd, **how: make_readonly(plan, fd)
+    rootfs.places = lambda plan: Places((), ())
 
 
 @weakness

@@ -131,16 +131,16 @@ def cwd_unchecked() -> None:
 @weakness
 def inheritable() -> None:
     """What exec adds is inheritable too."""
-    from rootless_pyoki.lifecycle import exec
+    from rootless_pyoki.lifecycle import exec_request
 
-    add = exec._add_capabilities
+    add = exec_request._add_capabilities
 
     def add_everywhere(base: dict[str, Any], names: list[str]) -> dict[str, Any]:
         sets = add(base, names)
         sets["inheritable"] = list(sets["permitted"])
         return sets
 
-    exec._add_capabilities = add_everywhere
+    exec_request._add_capabilities = add_everywhere
 
 
 @weakness

@@ -92,3 +92,10 @@ def test_a_process_file_is_an_object_of_its_own(tmp_path: Path) -> None:
     assert bundle.load_process(f"{tmp_path}/p.json") == {"cwd": "/"}
     with pytest.raises(PyokiError, match="no such file or directory"):
         bundle.load_process(f"{tmp_path}/gone.json")
+
+
+def test_a_member_that_is_there_twice(tmp_path: Path) -> None:
+    """glossary.md, "JSON": objects MUST NOT include duplicate names; which one counts is not guessed."""
+    (tmp_path / "config.json").write_text('{"root": {"path": "a", "path": "b"}}')
+    with pytest.raises(SpecError, match='two members named "path"'):
+        bundle.load(str(tmp_path))

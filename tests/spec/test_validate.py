@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rootless_pyoki.errors import SpecError
-from rootless_pyoki.spec.validate import validate, validate_process, validate_resources
+from rootless_pyoki.spec.validate import validate, validate_process
 from tests.spec import configs
 
 full, put = configs.full, configs.put
@@ -257,14 +257,6 @@ def test_a_process_alone_has_pointers_of_its_own() -> None:
     with pytest.raises(SpecError) as caught:
         validate_process([])
     assert caught.value.pointer == ""
-
-
-def test_resources_alone_have_pointers_of_their_own() -> None:
-    """What update --resources reads."""
-    validate_resources({"memory": {"limit": 1}})
-    with pytest.raises(SpecError) as caught:
-        validate_resources({"memory": {"swappiness": 101}})
-    assert caught.value.pointer == "/memory/swappiness"
 
 
 def test_nothing_but_a_spec_error_comes_out() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from rootless_pyoki.errors import NotFoundError, StateError, UsageError
 from rootless_pyoki.record import replace
-from rootless_pyoki.state import container_state, store
+from rootless_pyoki.state import container_state, leftover, store
 from rootless_pyoki.state.container_state import StateNote
 
 
@@ -236,7 +236,7 @@ def test_an_impossible_id_is_refused_before_anything_is_touched(root_fd: int, id
     for function in (store.create_container, store.open_container):
         with pytest.raises(UsageError, match="is no container id"):
             function(root_fd, id)
-    assert not store.clear_leftover(root_fd, id)
+    assert not leftover.remove(root_fd, id)
 
 
 @pytest.mark.parametrize("id", ["a", "x" * 255, "A-b_c+d.e", "-x", "0" * 64])
@@ -328,24 +328,24 @@ def test_an_empty_directory_is_no_container(root_fd: int, tmp_path: Path) -> Non
 def test_a_leftover_without_state_can_be_cleared(root_fd: int, tmp_path: Path) -> None:
     """But not one that a creator is at, and no container."""
     (tmp_path / "c1").mkdir(0o700)
-    assert store.clear_leftover(root_fd, "c1") is True
-    assert store.clear_leftover(root_fd, "c1") is False
+    assert leftover.remove(root_fd, "c1") is True
+    assert leftover.remove(root_fd, "c1") is False
     creator = store.create_container(root_fd, "c1")
-    assert store.clear_leftover(root_fd, "c1") is False
+    assert leftover.remove(root_fd, "c1") is False
     creator.write(new("c1", phase="created"))
     creator.unlock()
-    assert store.clear_leftover(root_fd, "c1") is False
+    assert leftover.remove(root_fd, "c1") is False
     assert creator.read().id == "c1"
     creator.close()
 
 
 def test_only_what_a_dead_creator_left_undone_is_sweepable() -> None:
     """Not the work of a living one, not a finished one; pids mean nothing after a reboot."""
-    assert not store.sweepable(new("c1"))
-    assert store.sweepable(new("c1", **dead_creator()))
-    assert store.sweepable(new("c1", creator_start_time=1))
-    assert store.sweepable(new("c1", boot_id="another"))
-    assert not store.sweepable(new("c1", phase="created", **dead_creator()))
+    assert not container_state.sweepable(new("c1"))
+    assert container_state.sweepable(new("c1", **dead_creator()))
+    assert container_state.sweepable(new("c1", creator_start_time=1))
+    assert container_state.sweepable(new("c1", boot_id="another"))
+    assert not container_state.sweepable(new("c1", phase="created", **dead_creator()))
 
 
 def test_a_sweepable_leftover_gives_its_id_back(root_fd: int) -> None:

@@ -141,16 +141,34 @@ def swap_by_hook(bundle: Bundle, script: str) -> None:
 
 
 @versus("masks_by_name")
-def test_cve_2019_19921_proc_is_renamed_before_masking(
-    runtime: Victim, make_bundle: Make, identifier: str
+@pytest.mark.parametrize(
+    "name, below",
+    [("proc", "keys"), ("sys", "firmware"), ("s", "deep/secret"), ("s/deep", "secret")],
+    ids=["proc", "sys", "volume", "volume-in-a-volume"],
+)
+def test_cve_2019_19921_a_mount_is_renamed_before_masking(
+    runtime: Victim, make_bundle: Make, identifier: str, tmp_path: Path, name: str, below: str
 ) -> None:
-    """Another directory gets the name /proc: there is nothing to mask, and procfs lies elsewhere."""
-    bundle = make_bundle("sh", "-c", "head -c 1 /x/keys; ls /x/self/comm")
-    bundle.linux["maskedPaths"] = ["/proc/keys"]
-    swap_by_hook(bundle, "mv proc x; mkdir proc")
+    """Another directory gets the name: there is nothing to mask, and what was mounted lies elsewhere.
+
+    For a container in the volume, which is another's root, the place within is as easily renamed.
+    """
+    (tmp_path / "volume/deep").mkdir(parents=True)
+    (tmp_path / "volume/deep/secret").touch()
+    bundle = make_bundle("ls", "-d", f"/{name}.old/{below}")
+    share(bundle, tmp_path / "volume")
+    (bundle.rootfs / name).mkdir(exist_ok=True, parents=True)
+    where = bundle.rootfs
+    if name == "s/deep":
+        volume = {"type": "bind", "source": str(tmp_path / "volume/deep"), "options": ["bind"]}
+        bundle.config["mounts"].append({"destination": "/s/deep", **volume})
+        where = tmp_path / "volume"
+    bundle.linux["maskedPaths"] = [f"/{name}/{below}"]
+    last = name.rpartition("/")[2]
+    swap_by_hook(bundle, f"cd {where}; mv {last} {last}.old; mkdir {last}")
     result = runtime.run(identifier, bundle.path)
-    assert ("/x/self/comm" in result.out) is runtime.weak, str(result)
-    assert runtime.weak or "find the procfs that was mounted on /proc" in result.err
+    assert (result.out == f"/{name}.old/{below}\n") is runtime.weak, str(result)
+    assert runtime.weak or f"what was mounted on /{name} is not there any more" in result.err
 
 
 @versus("any_null", "paths_of_the_host")
