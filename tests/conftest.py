@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ _numbers = itertools.count(1)
 
 def pytest_configure() -> None:
     leaks.become_subreaper()
+    # who starts us in the background ignores it for us, and so for all that the tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -19,8 +19,11 @@ SCHEMA_MEMBERS = {"ociVersion": str, "id": str, "status": str, "pid": int, "bund
 
 
 def program(bundle: Bundle) -> Bundle:
-    """It leaves a file, and answers SIGUSR1 with another."""
-    return bundle.shell("trap 'touch /tmp/usr1' USR1; touch /tmp/ran; while :; do sleep 0.05; done")
+    """It leaves a file, and answers SIGUSR1 with another.
+
+    No process comes or goes in it of itself: other tests count processes meanwhile.
+    """
+    return bundle.shell("trap 'touch /tmp/usr1' USR1; touch /tmp/ran; while :; do sleep 1000 & wait; done")
 
 
 def stopped(world: World, bundle: Bundle) -> str:
