@@ -1,12 +1,13 @@
 # What a bare Debian or Ubuntu machine (python3, git, perhaps sudo) lacks: the one list of packages,
-# for tests/run.sh and examples/hello.sh, which source this file. Other systems may have the same
-# things under other names: each is looked for by what it brings, not by its package.
+# for tests/run.sh, tests/vm/run and examples/hello.sh, which source this file. Other systems may have
+# the same things under other names: each is looked for by what it brings, not by its package.
 
 BUILD_PACKAGES="gcc libc6-dev python3-dev python3-venv ca-certificates" # to install pyoki
 RUN_PACKAGES="busybox-static"                                            # a root filesystem to run
 ROOTLESS_PACKAGES="uidmap"                                               # more than one uid in it
-TEST_PACKAGES="crun runc podman buildah conmon slirp4netns netavark jq pipx strace procps
+TEST_PACKAGES="crun runc podman buildah conmon slirp4netns netavark jq pipx strace procps dbus
     libseccomp-dev python3-cffi-backend gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
+VM_PACKAGES="mmdebstrap qemu-system-x86 busybox-static e2fsprogs kmod xz-utils" # for tests/vm/run
 
 # has PACKAGE: is what it brings here?
 has() {
@@ -19,12 +20,17 @@ has() {
     busybox-static) command -v busybox && ! grep -aq /ld-linux "$(command -v busybox)" ;;
     uidmap) command -v newuidmap && command -v newgidmap ;;
     procps) command -v ps ;;
+    dbus) command -v dbus-daemon ;;
     netavark) command -v netavark || test -x /usr/lib/podman/netavark ;;
     libseccomp-dev) test -e /usr/include/seccomp.h ;;
     python3-cffi-backend) /usr/bin/python3 -c 'import _cffi_backend' ;;
     gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc ;;
     libc6-dev-arm64-cross) test -e /usr/aarch64-linux-gnu/include/stdio.h ;;
     qemu-user-static) command -v qemu-aarch64-static ;;
+    qemu-system-x86) command -v qemu-system-x86_64 ;;
+    e2fsprogs) command -v mke2fs ;;
+    kmod) command -v modprobe && command -v depmod ;;
+    xz-utils) command -v unxz ;;
     *) command -v "$1" ;;
     esac > /dev/null 2>&1
 }

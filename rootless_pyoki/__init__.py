@@ -20,6 +20,8 @@ _API = {
     "state": "rootless_pyoki.lifecycle.inspect",
     "list_containers": "rootless_pyoki.lifecycle.inspect",
     "ps": "rootless_pyoki.lifecycle.inspect",
+    "update": "rootless_pyoki.lifecycle.update",
+    "events": "rootless_pyoki.lifecycle.events",
     "PyokiError": "rootless_pyoki.errors",
     "UsageError": "rootless_pyoki.errors",
     "SpecError": "rootless_pyoki.errors",
@@ -28,6 +30,7 @@ _API = {
     "NotFoundError": "rootless_pyoki.errors",
     "HostError": "rootless_pyoki.errors",
     "ChildError": "rootless_pyoki.errors",
+    "KilledError": "rootless_pyoki.errors",
 }
 
 __all__ = ("__version__", *_API)  # noqa: PLE0604

@@ -8,6 +8,7 @@ PyokiError                what the user reads: one message, perhaps a field, an 
 │   └── NotFoundError     there is no such container
 ├── HostError             this machine or user lacks something
 └── ChildError            a forked process failed and said where
+    └── KilledError       it was killed, and could not say why
 SyscallError (OSError)    a system call failed: errno, the call, and what it was called on
 
 Messages are lower case and have no full stop.
@@ -92,6 +93,10 @@ class HostError(PyokiError):
 
 
 class ChildError(PyokiError):
+    pass
+
+
+class KilledError(ChildError):
     pass
 
 

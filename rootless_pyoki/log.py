@@ -72,6 +72,17 @@ def debug(message: str | Callable[[], str]) -> None:
         _say("debug", message if isinstance(message, str) else message())
 
 
+def informing() -> bool:
+    """Whether a line of level info would be seen."""
+    return _threshold >= LEVELS.index("info")
+
+
+def info(message: str) -> None:
+    """A line for --log-level info and below."""
+    if informing():
+        _say("info", message)
+
+
 def warning(message: str) -> None:
     """A line for --log-level warning and below."""
     if _threshold >= LEVELS.index("warning"):

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import leaks, needs
 from tests.support.bundles import Bundle
+from tests.support.limits import DELEGATED
 from tests.support.runtime import Runtime, default_command, hot_command, source_command
 
 _numbers = itertools.count(1)
@@ -20,6 +21,14 @@ def pytest_configure() -> None:
     leaks.become_subreaper()
     # who starts us in the background ignores it for us, and so for all that the tests start
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What the markers `session` and `controllers` need, or a skip."""
+    if item.get_closest_marker("controllers"):
+        needs.controllers("memory", "pids", "cpu", "cpuset", "io")
+    elif item.get_closest_marker("session"):
+        needs.session()
 
 
 @pytest.fixture
@@ -49,6 +58,16 @@ def both_ways(request: pytest.FixtureRequest, state_root: Path) -> Iterator[Runt
     runtime = Runtime(command, state_root, name=f"pyoki-{request.param}")
     yield runtime
     runtime.clear()
+
+
+@pytest.fixture(params=["systemd", "cgroupfs"])
+def managed(request: pytest.FixtureRequest, runtime: Runtime) -> Runtime:
+    """pyoki with each manager of cgroups, where each has the user manager's controllers."""
+    if request.param == "cgroupfs":
+        scope = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "-p", "Delegate=yes"]
+        runtime.command = [*scope, "--", "sh", "-c", DELEGATED, "sh", *runtime.command]
+    runtime.options = ["--cgroup-manager", request.param]
+    return runtime
 
 
 @pytest.fixture

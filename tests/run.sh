@@ -16,10 +16,11 @@
 set -euo pipefail
 checkout=$(realpath "$(dirname "$0")/..")
 . "$checkout/.ci/machine.sh"
+. "$checkout/tests/support/environments.sh"
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
 umask 022
 
-marks="not long" user=pyoki-test arguments=()
+marks="not long" user=pyoki-test arguments=() home=
 while [ $# -gt 0 ]; do
     case $1 in
     --long) marks= ;;
@@ -40,45 +41,15 @@ prepare_machine() {
     [ "$(id -u)" != 0 ] || test_user "$user"
 }
 
-copy_checkout() {
-    mkdir -p "$home/src"
-    if git -C "$checkout" rev-parse --show-toplevel > "$home/top" 2> /dev/null; then
-        git -C "$checkout" ls-files -z --cached --others --exclude-standard
-    else
-        cd "$checkout" && find . \( -name .git -o -name .venv -o -name '.*_cache' -o -name .hypothesis \) -prune \
-            -o -type f -print0
-    fi > "$home/files"
-    # what is gone from the checkout goes from the copy too; what was built there stays
-    (cd "$home/src" && find . -type f ! -name '*.so' ! -name gate -delete)
-    tar -C "$checkout" --null --ignore-failed-read -cf - -T "$home/files" | tar -C "$home/src" -xf -
-}
-
-# one environment for the sources and the tools, one with nothing but the wheel
-prepare_environments() {
-    local python=$home/venv/bin/python
-    if ! cmp -s "$home/src/pyproject.toml" "$home/installed.toml"; then
-        rm -rf "$home/venv" "$home/hot"
-        /usr/bin/python3 -m venv "$home/venv"
-        "$python" -m pip install -q -e "$home/src[test]"
-        /usr/bin/python3 -m venv --without-pip "$home/hot"
-        cp "$home/src/pyproject.toml" "$home/installed.toml"
-    fi
-    "$python" "$home/src/rootless_pyoki/native/build.py"
-    rm -rf "$home/wheel"
-    "$python" -m build --wheel --no-isolation --outdir "$home/wheel" "$home/src" > "$home/build.log" 2>&1 ||
-        { cat "$home/build.log" >&2; exit 1; }
-    "$python" -m pip --python "$home/hot/bin/python" install -q --force-reinstall --no-deps "$home"/wheel/*.whl
-    "$python" -m pip --python "$home/hot/bin/python" install -q "$home"/wheel/*.whl
-    PYOKI_WHEEL=$(echo "$home"/wheel/*.whl)
-    export PYOKI_WHEEL PYOKI_HOT=$home/hot/bin/pyoki PYOKI_SLOW=$home/venv/bin/pyoki
-    if [ -n "${PYOKI_OCI_SCHEMA-}" ]; then # the test user may not be able to read the original
-        chmod -R u+w "$home/spec" 2> /dev/null || :
-        rm -rf "$home/spec"
-        mkdir "$home/spec"
-        cp -r "$PYOKI_OCI_SCHEMA" "$home/spec/schema"
-        cp "$PYOKI_OCI_SCHEMA"/../*.md "$home/spec" 2> /dev/null || : # the specification's text
-        export PYOKI_OCI_SCHEMA=$home/spec/schema
-    fi
+# where the test user may not be able to read the original
+copy_specification() {
+    [ -n "${PYOKI_OCI_SCHEMA-}" ] || return 0
+    chmod -R u+w "$home/spec" 2> /dev/null || :
+    rm -rf "$home/spec"
+    mkdir "$home/spec"
+    cp -r "$PYOKI_OCI_SCHEMA" "$home/spec/schema"
+    cp "$PYOKI_OCI_SCHEMA"/../*.md "$home/spec" 2> /dev/null || : # the specification's text
+    export PYOKI_OCI_SCHEMA=$home/spec/schema
 }
 
 # run_pytest MARKS [COMMAND...]: pytest, started by COMMAND; 5 (nothing selected) is no failure
@@ -102,12 +73,10 @@ conformance() {
 }
 
 prepare_machine
-home=${PYOKI_TEST_HOME:-/var/tmp/pyoki-tests-$(id -u)}
-own_folder "$home"
-exec 9> "$home/lock"
-flock -n 9 || { echo "error: tests already run in $home: say PYOKI_TEST_HOME=another" >&2; exit 1; }
+open_home
 copy_checkout
 prepare_environments
+copy_specification
 
 cd "$home/src"
 failed=0 ran=0

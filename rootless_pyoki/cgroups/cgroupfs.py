@@ -100,22 +100,40 @@ def kill(path: str) -> None:
             tree.write(fd, "cgroup.kill", "1")  # Linux 5.14
             return
         except SyscallError as error:
-            if error.errno not in (e.ENOENT, e.ENODEV):
+            if error.errno not in (e.ENOENT, e.ENODEV, e.EROFS):
                 raise
-            if error.errno == e.ENODEV:
-                return
+            if error.errno == e.ENODEV or not syscalls.faccessat(fd, "cgroup.procs", c.F_OK):
+                return  # removed meanwhile: systemd does that as soon as a scope is empty
         kill_each(path)
     finally:
         fds.close_quietly(fd)
 
 
 def kill_each(path: str) -> None:
-    """What cgroup.kill does, for kernels without it; frozen, so that nobody forks meanwhile."""
+    """What cgroup.kill does, for kernels without it; frozen, so that nobody forks meanwhile.
+
+    Again and again where the files can be read only: systemd may have made the cgroup for us.
+    """
+    rounds = 1
     try:
         freeze(path, timeout=1.0)
     except HostError:
         pass  # something is stuck in the kernel; what stands still can be killed all the same
-    for pid in processes(path):
+    except SyscallError as error:
+        if error.errno != e.EROFS:
+            raise
+        rounds = 100
+    while rounds and (pids := processes(path)):
+        _kill(pids)
+        rounds -= 1
+    try:
+        thaw(path, timeout=0.0)  # the dead need not thaw, and a cgroup above may be frozen as well
+    except (HostError, SyscallError):
+        pass
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
         try:
             pidfd = syscalls.pidfd_open(pid)
         except SyscallError:
@@ -127,7 +145,6 @@ def kill_each(path: str) -> None:
                 raise
         finally:
             fds.close_quietly(pidfd)
-    thaw(path)
 
 
 def processes(path: str) -> list[int]:

@@ -1,6 +1,7 @@
 """Which cgroup a container gets, if any: by the request, this user's rights and the limits.
 
-Only cgroup v2 is managed; v1 hierarchies beside it are recognised and left alone.
+Only cgroup v2 is managed; v1 hierarchies beside it are recognised and left alone. Without a request it
+is a scope of systemd's where its bus answers, else a directory where we may make one, else none.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from rootless_pyoki.cgroups import limits, tree
 from rootless_pyoki.cgroups.manager import Cgroup
 from rootless_pyoki.errors import SpecError, StateError, SyscallError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.kernel import fds, syscalls
+from rootless_pyoki.kernel import fds, procfs, syscalls
 from rootless_pyoki.record import replace
 
 MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # pure v2; hybrid
@@ -29,18 +30,28 @@ def choose(
     """Where the container's cgroup will be; nothing is made yet.
 
     requested: "auto", "cgroupfs", "systemd", "disabled"; wants_limits: (cgroup file, JSON pointer).
-    Raises SpecError for a path that cannot be, UnsupportedError for limits that cannot be set.
+    Raises SpecError for a path that cannot be, UnsupportedError for limits that cannot be set,
+    HostError when the systemd manager is asked for and does not answer.
     """
     if requested == "disabled":
         if wants_limits:
             raise UnsupportedError("cannot set limits without cgroups", pointer=wants_limits[0][1])
         return Cgroup(manager="disabled", reason="cgroups are disabled on the command line")
-    if systemd_cgroup or requested == "systemd":
-        raise UnsupportedError(
-            "the systemd cgroup manager is not there yet",
-            hint="leave out --systemd-cgroup: a delegated cgroup v2 tree is used directly",
-            id="CG-SYSTEMD",
-        )
+    required = systemd_cgroup or requested == "systemd"
+    if required or (requested == "auto" and _may_be_units(cgroups_path)):
+        addresses = bus_addresses()
+        if required or addresses:
+            from rootless_pyoki.cgroups import systemd_user
+
+            scope = systemd_user.choose(
+                addresses,
+                cgroups_path=cgroups_path,
+                id=id,
+                wants_limits=wants_limits,
+                required=required,
+            )
+            if scope is not None:
+                return scope
     mount = find_mount()
     if not mount:
         return _without("no cgroup v2 is mounted on /sys/fs/cgroup", wants_limits)
@@ -72,11 +83,81 @@ def create(chosen: Cgroup, wants_limits: tuple[tuple[str, str], ...]) -> Cgroup:
             raise
         return _without(str(error), wants_limits)
     try:
-        limits.enable(chosen.path, chosen.mount, _controllers(wants_limits))
+        limits.enable(chosen.path, chosen.mount, wanted_controllers(wants_limits))
     except BaseException:
         tree.remove(chosen.path, top=made)
         raise
     return replace(chosen, made=made)
+
+
+def _may_be_units(cgroups_path: str) -> bool:
+    """Not the path of a cgroup: none, or slice:prefix:name."""
+    return not cgroups_path or (cgroups_path.count(":") == 2 and "/" not in cgroups_path)
+
+
+def bus_addresses() -> list[str]:
+    """Where this user's systemd may answer, in the form of DBUS_SESSION_BUS_ADDRESS, the best first.
+
+    [] where there is no sign of one. The socket of systemd itself is there without a bus as well.
+    """
+    environ = syscalls.environ()
+    if is_real_root():
+        if not syscalls.faccessat(c.AT_FDCWD, "/run/systemd/private", c.F_OK):
+            return []
+        system = environ.get("DBUS_SYSTEM_BUS_ADDRESS") or "unix:path=/run/dbus/system_bus_socket"
+        return [system, "unix:path=/run/systemd/private"]
+    found = []
+    session = environ.get("DBUS_SESSION_BUS_ADDRESS", "")
+    if session:
+        found.append(session)
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if runtime[:1] != "/" or not _add_sockets(runtime, found):
+        own = f"/run/user/{_outer_uid()}"
+        if own != runtime:
+            _add_sockets(own, found)
+    return found
+
+
+def _add_sockets(directory: str, found: list[str]) -> bool:
+    """Those of a runtime directory that are ours: two calls. Whether there was a new one."""
+    euid, before = syscalls.geteuid(), len(found)
+    for name in ("bus", "systemd/private"):
+        try:
+            if syscalls.fstatat(c.AT_FDCWD, f"{directory}/{name}").st_uid != euid:
+                continue
+        except SyscallError:
+            continue
+        address = f"unix:path={_escape(f'{directory}/{name}')}"
+        if address not in found:
+            found.append(address)
+    return len(found) > before
+
+
+def _escape(path: str) -> str:
+    """As a value in an address: D-Bus Specification, "Server Addresses"."""
+    plain = path.replace("/", "a").replace("_", "a").replace("-", "a").replace(".", "a")
+    if plain.isascii() and plain.isalnum():
+        return path
+    raw = path.encode("utf-8", "surrogateescape")
+    return "".join(
+        [chr(b) if (chr(b).isalnum() and b < 128) or b in b"/_-." else f"%{b:02x}" for b in raw]
+    )
+
+
+def is_real_root() -> bool:
+    """Of the machine: only it may speak to the system's manager."""
+    return syscalls.geteuid() == 0 and procfs.in_initial_user_namespace()
+
+
+def _outer_uid() -> int:
+    """Our uid outside of a user namespace in which we are uid 0, as podman's: /run/user knows that."""
+    euid = syscalls.geteuid()
+    if euid == 0:
+        for line in procfs.read("self", "uid_map").splitlines():
+            inside, outside, size = map(int, line.split())
+            if inside <= euid < inside + size:
+                return outside + euid - inside
+    return euid
 
 
 def find_mount() -> str:
@@ -131,11 +212,21 @@ def _refusal(mount: str, own: str, path: str) -> str:
         parent = path.rpartition("/")[0]
     elif not _writable(parent):
         return f"{parent} is not writable"
-    # cgroup-v2.rst, "Delegation Containment": so must be the common ancestor's cgroup.procs.
-    common = mount + _common(own, path[len(mount) :])
-    if not syscalls.faccessat(c.AT_FDCWD, f"{common}/cgroup.procs", c.W_OK):
-        return f"{common}/cgroup.procs is not writable"
+    # cgroup-v2.rst, "Delegation Containment": so must be the common ancestor's cgroup.procs. It is
+    # root's where we live outside the user's slice.
+    shared = mount + common(own, path[len(mount) :])
+    if not syscalls.faccessat(c.AT_FDCWD, f"{shared}/cgroup.procs", c.W_OK):
+        return f"{shared}/cgroup.procs is not writable"
     return ""
+
+
+def may_move(path: str) -> bool:
+    """Whether we can move a process of ours into this cgroup by its files, as for _refusal()."""
+    mount, own = find_mount(), own_path()
+    if not path or not mount or not own:
+        return False
+    shared = mount + common(own, path[len(mount) :])
+    return syscalls.faccessat(c.AT_FDCWD, f"{shared}/cgroup.procs", c.W_OK)
 
 
 def _deepest_existing(mount: str, path: str) -> str:
@@ -144,7 +235,7 @@ def _deepest_existing(mount: str, path: str) -> str:
     return path
 
 
-def _common(one: str, other: str) -> str:
+def common(one: str, other: str) -> str:
     """The deepest directory that holds both: "" for the root."""
     shared = []
     for left, right in zip(one.split("/"), other.split("/"), strict=False):
@@ -154,7 +245,7 @@ def _common(one: str, other: str) -> str:
     return "/".join(shared)
 
 
-def _controllers(wants_limits: tuple[tuple[str, str], ...]) -> dict[str, str]:
+def wanted_controllers(wants_limits: tuple[tuple[str, str], ...]) -> dict[str, str]:
     """Controller → pointer of the first field that needs it; core files (cgroup.*) need none."""
     wanted: dict[str, str] = {}
     for file, pointer in wants_limits:
@@ -166,7 +257,7 @@ def _controllers(wants_limits: tuple[tuple[str, str], ...]) -> dict[str, str]:
 
 def _require_controllers(mount: str, path: str, wants_limits: tuple[tuple[str, str], ...]) -> None:
     """UnsupportedError when a controller cannot reach the cgroup, before anything is made."""
-    wanted = _controllers(wants_limits)
+    wanted = wanted_controllers(wants_limits)
     if not wanted:
         return
     inner = path[len(mount) :].strip("/").split("/")[:-1]
@@ -181,13 +272,8 @@ def _require_controllers(mount: str, path: str, wants_limits: tuple[tuple[str, s
             have = limits.controllers(directory)
     for controller, pointer in wanted.items():
         if controller not in have:
-            raise UnsupportedError(
-                f"the {controller} controller is not available in {directory} "
-                f"(available: {' '.join(have) or 'none'})",
-                pointer=pointer,
-                hint=limits.DELEGATION_HINT,
-                id="CG-CTRL",
-            )
+            reason = f"it has {', '.join(have) or 'none'}"
+            raise limits.lacking(f"cgroup {directory}", controller, pointer, reason)
 
 
 def _require_unused(path: str) -> None:
@@ -207,10 +293,14 @@ def _without(reason: str, wants_limits: tuple[tuple[str, str], ...]) -> Cgroup:
     if not wants_limits:
         return Cgroup(manager="none", reason=reason)
     file, pointer = wants_limits[0]
+    controller = file.partition(".")[0]
+    from rootless_pyoki.cgroups import advice
+
+    why, hint = advice.on(controller)
     raise UnsupportedError(
-        f"{file} needs a cgroup with the {file.partition('.')[0]} controller, "
-        f"and none can be made: {reason}",
+        f"{file} needs a cgroup with the {controller} controller, and none can be made: "
+        f"{f'{why}; ' if why else ''}{reason}",
         pointer=pointer,
-        hint=limits.DELEGATION_HINT,
+        hint=hint,
         id="CG-CTRL",
     )

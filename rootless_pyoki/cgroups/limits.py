@@ -13,15 +13,23 @@ from rootless_pyoki.errors import (
     UnsupportedError,
     describe_errno,
 )
-from rootless_pyoki.kernel import fds
+from rootless_pyoki.kernel import fds, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# systemd.resource-control(5), Delegate=: what a user's systemd can be given
+DELEGABLE = ("cpu", "cpuset", "io", "memory", "pids")
+FOLDER = "/etc/systemd/system/user@.service.d"
 DELEGATION_HINT = (
-    "delegate the controllers: put [Service] and Delegate=cpu cpuset io memory pids into "
-    "/etc/systemd/system/user@.service.d/delegate.conf, then log in again"
+    f"delegate the controllers, as root: mkdir -p {FOLDER}; "
+    f"printf '[Service]\\nDelegate={' '.join(DELEGABLE)}\\n' > {FOLDER}/delegate.conf; "
+    "systemctl daemon-reload; then log in again"
+)
+BUSY_HINT = (
+    "only a cgroup without processes of its own passes controllers on: let systemd make the cgroup "
+    "(--cgroup-manager systemd), or name another place in /linux/cgroupsPath"
 )
 NOT_OURS = (e.EACCES, e.EPERM, e.EROFS)
 
@@ -57,12 +65,26 @@ def enable(path: str, mount: str, wanted: dict[str, str]) -> None:
     for name, pointer in wanted.items():
         if name not in got:
             reason = reasons.get(name, "no cgroup above has it")
-            raise UnsupportedError(
-                f"cgroup {path} lacks the {name} controller: {reason}",
-                pointer=pointer,
-                hint=DELEGATION_HINT,
-                id="CG-CTRL",
-            )
+            error = lacking(f"cgroup {path}", name, pointer, reason)
+            if "(EBUSY)" in error.message:
+                error.hint = BUSY_HINT
+            raise error
+
+
+def lacking(place: str, controller: str, pointer: str, reason: str) -> UnsupportedError:
+    """The error: this place does not have the controller, what keeps it, and what to do.
+
+    place: "cgroup /sys/fs/cgroup/..."; reason: where it is not the whole machine that lacks it.
+    """
+    from rootless_pyoki.cgroups import advice
+
+    why, hint = advice.on(controller)
+    return UnsupportedError(
+        f"{place} lacks the {controller} controller: {why or reason}",
+        pointer=pointer,
+        hint=hint,
+        id="CG-CTRL",
+    )
 
 
 def _enable_one(fd: int, directory: str, name: str, reasons: dict[str, str]) -> None:
@@ -94,20 +116,26 @@ def apply(
     optional: tuple[str, ...] = (),
     bfq_weight: int = 0,
     leave_out: Callable[[PyokiError], None] | None = None,
+    compare: bool = False,
 ) -> None:
     """Write limits in this order: (file, value, JSON pointer).
 
     optional: those that older kernels lack; bfq_weight: for io.bfq.weight, where io.weight is
-    missing; leave_out: told of a limit that this cgroup cannot have, instead of an error.
+    missing; leave_out: told of a limit that this cgroup cannot have, instead of an error; compare:
+    leave files alone that say already what they are to say (somebody else may have seen to it).
     Raises SpecError, UnsupportedError, HostError with the pointer and the errno.
     """
     if not files:
         return
+    # an idle cgroup refuses a weight, cgroup-v2.rst "cpu.idle"; one that is to be may be it already
+    idle = compare and any(entry[:2] == ("cpu.idle", "1") for entry in files)
     fd = tree.open_cgroup(path)
     try:
         for name, value, pointer in files:
             if "/" in name:
                 raise SpecError(f"{name!r} is not the name of a cgroup file", pointer=pointer)
+            if compare and (not _differs(fd, name, value) or (idle and name == "cpu.weight")):
+                continue
             try:
                 _write(fd, name, value, bfq_weight)
             except SyscallError as error:
@@ -119,6 +147,17 @@ def apply(
                 leave_out(refused)
     finally:
         fds.close_quietly(fd)
+
+
+def _differs(fd: int, name: str, value: str) -> bool:
+    """Does the file say something else? What cannot be read is written."""
+    from rootless_pyoki.cgroups import values
+
+    try:
+        present = fds.read_file(fd, name).decode()
+    except SyscallError:
+        return True
+    return values.differs(name, value, present, page=syscalls.page_size())
 
 
 def _write(fd: int, name: str, value: str, bfq_weight: int) -> None:

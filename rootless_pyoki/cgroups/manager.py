@@ -10,13 +10,33 @@ from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless_pyoki.cgroups.systemd_scope import Start
+    from rootless_pyoki.errors import PyokiError
+
+    Files = tuple[tuple[str, str, str], ...]
+    Properties = tuple[tuple[str, str, object], ...]
+
 
 class Cgroup(Record):
-    manager: str  # "cgroupfs", "none" (cannot have one), "disabled" (does not want one)
-    path: str = ""  # absolute directory in the cgroup2 mount; "" for none and disabled
+    manager: str  # "systemd", "cgroupfs", "none" (cannot have one), "disabled" (wants none)
+    path: str = ""  # absolute directory in the cgroup2 mount; "" for none, disabled, and unknown
     mount: str = ""  # where that mount is
     made: str = ""  # the topmost directory that `create` made; "" when all of them existed
     reason: str = ""  # why there is none
+    # of systemd's:
+    unit: str = ""  # NAME.scope
+    slice: str = ""
+    bus: str = ""  # address at which the manager answered
+    mark: str = ""  # the end of the unit's description, which tells that it is ours
+    inode: int = 0  # of the directory, which tells that it is still the one of ours; 0: not known
+
+    def particulars(self) -> dict[str, object]:
+        """What the state remembers of a unit beside its name."""
+        return {"cgroup_slice": self.slice, "cgroup_bus": self.bus, "cgroup_inode": self.inode}
 
 
 def choose(
@@ -46,25 +66,78 @@ def create(chosen: Cgroup, wants_limits: tuple[tuple[str, str], ...]) -> Cgroup:
     return choice.create(chosen, wants_limits)
 
 
+def scope(chosen: Cgroup, id: str, files: Files, properties: Properties) -> Start:
+    """The making of the unit that was chosen, see systemd_scope.Start."""
+    from rootless_pyoki.cgroups import systemd_scope
+
+    return systemd_scope.Start(chosen, id, files, properties)
+
+
+def mark(creator_pid: int, creator_start_time: int) -> str:
+    """What the description of a unit ends with."""
+    return f"(pyoki {creator_pid}-{creator_start_time})"
+
+
 def restore(manager: str, path: str, reason: str = "") -> Cgroup:
     """The cgroup that the state remembers."""
     return Cgroup(manager=manager, path=path, reason=reason)
 
 
-def attach(cgroup: Cgroup, pid: int) -> None:
-    """Move a process in; nothing happens without a cgroup. Raises HostError."""
-    if cgroup.path:
+def attach(cgroup: Cgroup, pid: int, below: str = "") -> None:
+    """Move a process in, or into a cgroup below; nothing happens without a cgroup. Raises HostError."""
+    if must_ask(cgroup):
+        from rootless_pyoki.cgroups import systemd_user
+
+        systemd_user.attach(cgroup, pid, below)
+    elif cgroup.path:
         from rootless_pyoki.cgroups import cgroupfs
 
-        cgroupfs.attach(cgroup.path, pid)
+        cgroupfs.attach(f"{cgroup.path}/{below}" if below else cgroup.path, pid)
 
 
-def apply(cgroup: Cgroup, files: tuple[tuple[str, str, str], ...]) -> None:
-    """Write the limits, (file, value, JSON pointer) each. Raises PyokiError with the pointer."""
-    if cgroup.path and files:
+def must_ask(cgroup: Cgroup) -> bool:
+    """Whether only systemd can move a process in: we live outside of what is delegated to the user.
+
+    It moves those of our own uid only.
+    """
+    if not cgroup.unit:
+        return False
+    from rootless_pyoki.cgroups import choice
+
+    return not choice.may_move(cgroup.path)
+
+
+def apply(
+    cgroup: Cgroup,
+    files: tuple[tuple[str, str, str], ...],
+    *,
+    optional: tuple[str, ...] = (),
+    bfq_weight: int = 0,
+    leave_out: Callable[[PyokiError], None] | None = None,
+    fresh: bool = False,
+) -> None:
+    """Write the limits, (file, value, JSON pointer) each, see limits.apply.
+
+    systemd is told first, so that it does not undo them; fresh: of what a unit can start with it
+    knows already. Raises PyokiError with the pointer.
+    """
+    if not files:
+        return
+    if cgroup.unit:
+        from rootless_pyoki.cgroups import systemd_user
+
+        systemd_user.set_properties(cgroup, files, started=fresh)
+    if cgroup.path:
         from rootless_pyoki.cgroups import limits
 
-        limits.apply(cgroup.path, files)
+        limits.apply(
+            cgroup.path,
+            files,
+            optional=optional,
+            bfq_weight=bfq_weight,
+            leave_out=leave_out,
+            compare=bool(cgroup.unit),
+        )
 
 
 def delegate(cgroup: Cgroup, uid: int, gid: int) -> None:
@@ -109,7 +182,7 @@ def frozen(cgroup: Cgroup) -> bool:
 
 def kill(cgroup: Cgroup) -> None:
     """SIGKILL to everything in it; fine without a cgroup, and when it is gone."""
-    if cgroup.path:
+    if cgroup.path and is_ours(cgroup):
         from rootless_pyoki.cgroups import cgroupfs
 
         cgroupfs.kill(cgroup.path)
@@ -124,9 +197,35 @@ def processes(cgroup: Cgroup) -> list[int]:
     return cgroupfs.processes(cgroup.path)
 
 
-def remove(cgroup: Cgroup) -> None:
-    """Remove it, with the parents that `create` made while they are empty. Raises HostError."""
-    if cgroup.path:
-        from rootless_pyoki.cgroups import tree
+def is_ours(cgroup: Cgroup) -> bool:
+    """Whether the directory is the one that the container got: a scope ends by itself, and then
+    another may have its name. Where no unit is, nobody else removes it."""
+    if not cgroup.inode:
+        return True
+    try:
+        return syscalls.fstatat(c.AT_FDCWD, cgroup.path).st_ino == cgroup.inode
+    except SyscallError:
+        return False
 
-        tree.remove(cgroup.path, top=cgroup.made)
+
+def remove(cgroup: Cgroup) -> None:
+    """Remove it, with the parents that `create` made while they are empty. Raises HostError.
+
+    systemd removes a scope's when it is empty, and has to be asked only where it does not. Never is it
+    removed before: the unit would stay, as nobody could tell systemd that it is empty.
+    """
+    from rootless_pyoki.cgroups import tree
+
+    if not cgroup.unit:
+        if cgroup.path:
+            tree.remove(cgroup.path, top=cgroup.made)
+    elif not cgroup.path or (is_ours(cgroup) and not tree.await_removal(cgroup.path)):
+        from rootless_pyoki import log
+        from rootless_pyoki.cgroups import systemd_user
+
+        try:
+            systemd_user.end(cgroup)
+        except HostError as error:  # without systemd its unit cannot be ended; all else can
+            log.warning(f"{cgroup.unit} may be left: {error.message}")
+        if cgroup.path and is_ours(cgroup):
+            tree.remove(cgroup.path)

@@ -68,6 +68,29 @@ def remove(path: str, *, top: str = "", timeout: float = 5.0) -> None:
         _remove_upwards(path.rpartition("/")[0], top)
 
 
+def await_removal(path: str, *, timeout: float = 5.0, patience: float = 0.5) -> bool:
+    """Wait until somebody else has removed the cgroup, as systemd does with a scope's when it is empty.
+
+    False when it is still there `patience` seconds after its last process. Raises HostError when
+    somebody lives there after `timeout` seconds.
+    """
+    fd = enter(c.AT_FDCWD, path)
+    if fd < 0:
+        return True
+    try:
+        if not await_event(fd, "populated 0", timeout):
+            raise HostError(f"remove cgroup {path}: it is still in use", errno=e.EBUSY)
+    finally:
+        fds.close_quietly(fd)
+    deadline, step = time.monotonic() + patience, 1
+    while syscalls.faccessat(c.AT_FDCWD, path, c.F_OK):
+        if time.monotonic() > deadline:
+            return False
+        syscalls.poll((), step)  # that a file of cgroupfs is gone wakes nobody
+        step = min(2 * step, 10)
+    return True
+
+
 def _remove_below(fd: int, path: str, deadline: float) -> None:
     """Remove the cgroups below, deepest first; takes `fd` over."""
     names: list[str] = []  # the way from the cgroup to where `fd` is
@@ -135,10 +158,7 @@ def delegate(path: str, uid: int, gid: int) -> None:
     uid and gid as seen from here; sysfs names the files (/sys/kernel/cgroup/delegate).
     Raises SyscallError (EPERM without CAP_CHOWN over these ids).
     """
-    try:
-        names = fds.read_file(c.AT_FDCWD, "/sys/kernel/cgroup/delegate").decode().split()
-    except SyscallError:
-        names = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "memory.oom.group"]
+    names = delegated_files()
     fd = open_cgroup(path)
     try:
         status = syscalls.fstat(fd)
@@ -152,6 +172,14 @@ def delegate(path: str, uid: int, gid: int) -> None:
                     raise
     finally:
         fds.close_quietly(fd)
+
+
+def delegated_files() -> list[str]:
+    """The files of a cgroup that are given away with it, cgroups(7); before Linux 4.15 nothing tells."""
+    try:
+        return fds.read_file(c.AT_FDCWD, "/sys/kernel/cgroup/delegate").decode().split()
+    except SyscallError:
+        return ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]
 
 
 def open_cgroup(path: str) -> int:
@@ -239,7 +267,12 @@ def events(fd: int) -> str:
 def await_event(fd: int, line: str, timeout: float) -> bool:
     """Wait until cgroup.events of this cgroup has the line, or the cgroup is removed."""
     deadline = time.monotonic() + timeout
-    events = syscalls.openat(fd, "cgroup.events", c.O_RDONLY)
+    try:
+        events = syscalls.openat(fd, "cgroup.events", c.O_RDONLY)
+    except SyscallError as error:
+        if error.errno in (e.ENODEV, e.ENOENT):
+            return True
+        raise
     try:
         while True:
             try:

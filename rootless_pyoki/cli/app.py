@@ -37,6 +37,9 @@ VERB_HELP = {
     "ps": "List the processes of a container; what follows the id goes to the host's ps.",
     "pause": "Freeze all processes of a container.",
     "resume": "Thaw them.",
+    "update": "Change the limits of a container; what is not given stays.",
+    "events": "Print what a container uses, every so often, and OOM kills as they happen, as JSON.",
+    "top": "Show what containers use, live: those named, or all; q ends it.",
     "features": "Print what this runtime can do, as JSON.",
     "spec": "Write a config.json to start from.",
 }
@@ -48,8 +51,8 @@ OPTION_HELP: dict[str | tuple[str, str], str] = {
     "log_format": "Form of the log.",
     "log_level": "Least level that is logged (default: error).",
     "debug": "Log what is done, step by step.",
-    "systemd_cgroup": "Let systemd make the container's cgroup.",
-    "cgroup_manager": "Who makes the container's cgroup.",
+    "systemd_cgroup": "The same as --cgroup-manager systemd.",
+    "cgroup_manager": "Who makes the container's cgroup; auto: systemd where it answers, else we.",
     "unsupported": "What to do with fields that cannot be applied (default: as each field asks for).",
     "rootless": "false: a container that gets no cgroup is an error",
     "criu": "Accepted for old callers, without effect.",
@@ -83,6 +86,30 @@ OPTION_HELP: dict[str | tuple[str, str], str] = {
     "force": "Kill the container first when it runs; no error when there is none.",
     "format": "Form of the output.",
     "quiet": "Print ids only.",
+    "resources": "File with limits as JSON (LinuxResources), - is stdin; other options are ignored.",
+    "memory": "Limit of memory.",
+    "memory_reservation": "Memory that is kept from being reclaimed while others have more.",
+    "memory_swap": "Limit of memory and swap together.",
+    "kernel_memory": "Accepted for old callers, without effect.",
+    "kernel_memory_tcp": "Accepted for old callers, without effect.",
+    "cpu_period": "Length of a period in µs; 0: the kernel's default.",
+    "cpu_quota": "CPU time in each period in µs; -1: no limit.",
+    "cpu_shares": "Weight against other containers, from 2 to 262144.",
+    "cpu_burst": "CPU time in µs that may be saved up for later periods.",
+    "cpu_idle": "1: run only where nobody else wants to; 0: as others.",
+    "cpu_rt_period": "For cgroup v1 only: an error.",
+    "cpu_rt_runtime": "For cgroup v1 only: an error.",
+    "cpuset_cpus": "CPUs to run on, such as 0-3,7.",
+    "cpuset_mems": "Memory nodes to take memory from.",
+    "blkio_weight": "Weight of block I/O, from 10 to 1000.",
+    "pids_limit": "Most processes and threads; -1: no limit.",
+    "l3_cache_schema": "Needs the host's root: an error.",
+    "mem_bw_schema": "Needs the host's root: an error.",
+    "interval": "Time between two measurements, such as 500ms, 5s, 1m30s",
+    "stats": "Print one measurement, and end.",
+    ("events", "all"): "Also tell of kills and limits counted, of freeze, thaw and exit.",
+    "once": "Print one table, and end; so it is where there is no terminal.",
+    "json": "Print a line of JSON for each measurement.",
     ("spec", "bundle"): "Directory to write config.json to.",
     ("spec", "file"): "Another file to write to; - is stdout.",
     ("spec", "rootless"): "For a user without privileges.",
@@ -92,6 +119,8 @@ OPTION_HELP: dict[str | tuple[str, str], str] = {
 
 METAVARS = {
     "id": "ID",
+    "ids": "[ID]...",
+    "interval": "DURATION",
     "args": "[ARG]...",
     "signal": "[SIGNAL]",
     "root": "DIR",
@@ -101,6 +130,24 @@ METAVARS = {
     "user": "UID[:GID]",
     "additional_gids": "GID",
     "preserve_fds": "N",
+    "memory": "BYTES",
+    "memory_reservation": "BYTES",
+    "memory_swap": "BYTES",
+    "kernel_memory": "BYTES",
+    "kernel_memory_tcp": "BYTES",
+    "cpu_period": "MICROSECONDS",
+    "cpu_quota": "MICROSECONDS",
+    "cpu_burst": "MICROSECONDS",
+    "cpu_rt_period": "MICROSECONDS",
+    "cpu_rt_runtime": "MICROSECONDS",
+    "cpu_shares": "WEIGHT",
+    "cpu_idle": "0|1",
+    "cpuset_cpus": "LIST",
+    "cpuset_mems": "LIST",
+    "blkio_weight": "WEIGHT",
+    "pids_limit": "N",
+    "l3_cache_schema": "SCHEMA",
+    "mem_bw_schema": "SCHEMA",
     "caps": "CAP",
     "apparmor": "PROFILE",
     "process_label": "LABEL",
@@ -221,7 +268,9 @@ def _option(option: grammar.Option, verb: str) -> Parameter:
     if isinstance(kind, tuple):
         more["metavar"] = "|".join(kind)
         more["autocompletion"] = lambda incomplete: [w for w in kind if w.startswith(incomplete)]
-    if default not in (None, 0):
+    if kind == grammar.DURATION:
+        more["help"] = f"{text} (default: {default:g}s)."
+    elif default not in (None, 0):
         more["help"] = f"{text.removesuffix('.')} (default: {default})."
     return _parameter(key, typer.Option(None, *names, **more), str | None)
 

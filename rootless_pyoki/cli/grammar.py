@@ -26,6 +26,9 @@ LIST = "list"  # list[str], one for each time it is given
 IDS = "ids"  # list[int], likewise
 USER = "user"  # "UID" or "UID:GID", digits only
 SIGNAL = "signal"  # int
+DURATION = "duration"  # float: seconds, more than 0
+SIZE = "size"  # int: bytes, -1 for no limit
+INTEGER = "integer"  # int
 
 # Arities of positionals.
 ONE, OPTIONAL, REST = "one", "optional", "rest"
@@ -99,6 +102,38 @@ SPEC: tuple[Option, ...] = (
     ("net", ("--net",), ("private", "host"), "private"),
     ("terminal", ("--terminal",), FLAG, False),
 )
+UPDATE: tuple[Option, ...] = (
+    ("resources", ("-r", "--resources"), TEXT, None),
+    ("memory", ("--memory",), SIZE, None),
+    ("memory_reservation", ("--memory-reservation",), SIZE, None),
+    ("memory_swap", ("--memory-swap",), SIZE, None),
+    ("kernel_memory", ("--kernel-memory",), SIZE, None),
+    ("kernel_memory_tcp", ("--kernel-memory-tcp",), SIZE, None),
+    ("cpu_period", ("--cpu-period",), COUNT, None),
+    ("cpu_quota", ("--cpu-quota",), INTEGER, None),
+    ("cpu_shares", ("--cpu-share", "--cpu-shares"), COUNT, None),
+    ("cpu_burst", ("--cpu-burst",), COUNT, None),
+    ("cpu_idle", ("--cpu-idle",), INTEGER, None),
+    ("cpu_rt_period", ("--cpu-rt-period",), COUNT, None),
+    ("cpu_rt_runtime", ("--cpu-rt-runtime",), INTEGER, None),
+    ("cpuset_cpus", ("--cpuset-cpus",), TEXT, None),
+    ("cpuset_mems", ("--cpuset-mems",), TEXT, None),
+    ("blkio_weight", ("--blkio-weight",), COUNT, None),
+    ("pids_limit", ("--pids-limit",), INTEGER, None),
+    ("l3_cache_schema", ("--l3-cache-schema",), TEXT, None),
+    ("mem_bw_schema", ("--mem-bw-schema",), TEXT, None),
+)
+
+EVENTS: tuple[Option, ...] = (
+    ("interval", ("--interval",), DURATION, 5.0),
+    ("stats", ("--stats",), FLAG, False),
+    ("all", ("--all",), FLAG, False),
+)
+TOP: tuple[Option, ...] = (
+    ("interval", ("--interval",), DURATION, 1.0),
+    ("once", ("--once",), FLAG, False),
+    ("json", ("--json",), FLAG, False),
+)
 
 CREATE_SETTINGS = ("root", "cgroup_manager", "systemd_cgroup", "rootless", "unsupported", "debug")
 REQUEST = "lifecycle.create:Request"
@@ -153,6 +188,14 @@ VERBS: dict[str, Verb] = {
     "ps": Verb("cli.show:ps", (FORMAT,), (ID, ("args", REST, TEXT)), in_order=True),
     "pause": Verb("lifecycle.signal:pause"),
     "resume": Verb("lifecycle.signal:resume"),
+    "update": Verb(
+        "lifecycle.update:update",
+        UPDATE,
+        settings=("root", "unsupported"),
+        request="lifecycle.update:Request",
+    ),
+    "events": Verb("cli.events:events", EVENTS),
+    "top": Verb("cli.top:top", TOP, (("ids", REST, TEXT),)),
     "spec": Verb("cli.new_spec:spec", SPEC, (), ()),
     "features": Verb("cli.show:features", (), (), ()),
 }
@@ -250,6 +293,14 @@ def _convert(kind: Kind, name: str, value: Any) -> Any:
         return _number(name, value)
     if kind == SIGNAL:
         return signal_number(value or "SIGTERM")
+    if kind == DURATION:
+        from rootless_pyoki.cli import durations
+
+        return durations.seconds(name, value)
+    if kind in (SIZE, INTEGER):
+        from rootless_pyoki.cli import quantities
+
+        return (quantities.size if kind == SIZE else quantities.integer)(name, value)
     if kind == USER:
         uid, colon, gid = value.partition(":")
         _number(name, uid)

@@ -20,6 +20,11 @@ major = posix.major
 minor = posix.minor
 
 
+def page_size() -> int:
+    """sysconf(3) _SC_PAGESIZE: bytes of a page of memory."""
+    return posix.sysconf("SC_PAGESIZE")
+
+
 def openat(dirfd: int, path: str, flags: int, mode: int = 0) -> int:
     """openat(2), O_CLOEXEC added."""
     try:

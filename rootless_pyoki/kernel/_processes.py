@@ -16,6 +16,7 @@ from rootless_pyoki.kernel._call import (
     failure,
     ffi,
     lib,
+    retry,
 )
 from rootless_pyoki.record import Record
 
@@ -101,12 +102,15 @@ def waitpid(pid: int, options: int = 0) -> tuple[int, int]:
         raise failed(error, "waitpid", str(pid)) from None
 
 
-def wait4(pid: int, options: int = 0) -> tuple[int, int, Any]:
-    """wait4(2), EINTR retried: (pid, status, struct_rusage of `posix`)."""
-    try:
-        return posix.wait4(pid, options)
-    except OSError as error:
-        raise failed(error, "wait4", str(pid)) from None
+def wait4(pid: int, options: int = 0) -> tuple[int, int, tuple[int, int]]:
+    """wait4(2), EINTR retried: (pid, status, (user, system) time in microseconds).
+
+    posix.wait4 would import the module `resource`.
+    """
+    status = ffi.new("int *")
+    usage = ffi.new("uint64_t[2]")
+    ended = check(retry(lib.pk_wait4, pid, options, status, usage), "wait4", str(pid))
+    return ended, int(status[0]), (int(usage[0]), int(usage[1]))
 
 
 def kill(pid: int, signo: int) -> None:

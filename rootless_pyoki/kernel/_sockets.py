@@ -56,6 +56,13 @@ def accept(fd: int) -> int:
     return check(retry(lib.pk_accept, fd), "accept4", f"fd {fd}")
 
 
+def peer_pid(fd: int) -> int:
+    """SO_PEERCRED, unix(7): who called listen(2) or socketpair(2) at the other end of a connected
+    socket; 0 for a process that our pid namespace does not see.
+    """
+    return check(lib.pk_peer_pid(fd), "getsockopt", f"fd {fd}")
+
+
 def send(fd: int, data: bytes) -> int:
     """send(2) with MSG_NOSIGNAL, EINTR retried: EPIPE is an error and no signal."""
     return check(retry(lib.pk_sendmsg, fd, data, len(data), (), 0), "send", f"fd {fd}")

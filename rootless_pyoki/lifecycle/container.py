@@ -8,6 +8,7 @@ from rootless_pyoki.cgroups.manager import Cgroup
 from rootless_pyoki.errors import HostError, NotFoundError, StateError, SyscallError, UsageError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, procfs, syscalls
+from rootless_pyoki.record import replace
 from rootless_pyoki.state import root as state_root
 from rootless_pyoki.state import status as statuses
 from rootless_pyoki.state import store
@@ -56,12 +57,30 @@ class Container:
         return statuses.alive(self.state)
 
     def cgroup(self) -> Cgroup:
-        return Cgroup(
+        found = Cgroup(
             manager=self.state.cgroup_manager,
             path=self.state.cgroup_path,
             made=str(self.extras.get("cgroup_made", "")),
             reason=str(self.extras.get("cgroup_reason", "")),
         )
+        if not self.state.cgroup_scope:
+            return found
+        return replace(
+            found,
+            unit=self.state.cgroup_scope,
+            slice=str(self.extras.get("cgroup_slice", "")),
+            bus=str(self.extras.get("cgroup_bus", "")),
+            mark=manager.mark(self.state.creator_pid, self.state.creator_start_time),
+            inode=int(self.extras.get("cgroup_inode", 0)),
+        )
+
+    def exit_record(self) -> dict[str, object]:
+        """How it ended, as far as it can be known; of a stopped container."""
+        if self.state.exit is not None:
+            return self.state.exit
+        from rootless_pyoki.lifecycle import exit_record
+
+        return exit_record.observe(self.state.cgroup_path if self._settled() else "")
 
     def owns_pid_namespace(self) -> bool:
         return bool(self.extras.get("own_pid_namespace"))
@@ -89,9 +108,9 @@ class Container:
         except StateError:
             pidfd = -1
         if self._settled():
-            if manager.frozen(cgroup):
-                manager.thaw(cgroup)
-            manager.kill(cgroup)
+            manager.kill(
+                cgroup
+            )  # SIGKILL reaches what is frozen, too: cgroup-v2.rst, cgroup.freeze
         if pidfd < 0:
             return
         try:
@@ -109,7 +128,14 @@ class Container:
 
     def remove_cgroup(self) -> None:
         if self._settled():
-            manager.remove(self.cgroup())
+            try:
+                manager.remove(self.cgroup())
+            except SyscallError as error:
+                if error.errno != c.EACCES:
+                    raise
+                from rootless_pyoki.lifecycle import ownership
+
+                ownership.remove(self.cgroup(), self.extras)  # others made cgroups in there
             return
         try:
             manager.remove(self.cgroup())

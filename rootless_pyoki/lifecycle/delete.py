@@ -51,7 +51,8 @@ def _delete(found: Container, force: bool) -> None:
             f"cannot delete container {found.id} that is not stopped: {status}",
             hint="stop it with kill first, or use --force",
         )
-    if status != "stopped" or force or found.state.phase == "creating":
+    left = not found.owns_pid_namespace()  # others may have outlived the first process
+    if status != "stopped" or force or left or found.state.phase == "creating":
         found.end()
     _clear(found)
 

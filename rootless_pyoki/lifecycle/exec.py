@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless_pyoki.apply import console
-from rootless_pyoki.cgroups import cgroupfs
+from rootless_pyoki.cgroups import manager
 from rootless_pyoki.errors import HostError, StateError, SyscallError, UsageError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, procfs, syscalls
@@ -12,11 +12,13 @@ from rootless_pyoki.lifecycle.exec_request import Request, decide
 from rootless_pyoki.processes import gate, main
 from rootless_pyoki.processes.ends import Ends
 from rootless_pyoki.processes.join import KINDS, Target
+from rootless_pyoki.record import replace
 
 __all__ = ["Request", "exec_process"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless_pyoki.cgroups.manager import Cgroup
     from rootless_pyoki.lifecycle.container import Container
     from rootless_pyoki.plan.plan import Agent, Process
     from rootless_pyoki.processes.main import Launched
@@ -27,19 +29,26 @@ def exec_process(request: Request) -> int:
     _require_preserved(request.preserve_fds)  # before a descriptor of ours can fill a hole
     found = _load(request)
     process = decide(request, found)
-    cgroup = _choose_cgroup(request, found)
+    cgroup, below = found.cgroup(), _choose_cgroup(request, found)
+    # Once it has the container's ids systemd refuses to move it: asked by somebody outside of the
+    # user's slice, it moves processes of that one's uid only. So it is moved before that, and Python
+    # runs in the container's cgroup until the gate replaces it.
+    settles = manager.must_ask(cgroup) and not _keeps_our_uid(found)
     signals = -1 if request.detach else foreground.block_signals()
 
     opened = _ends(request, process)
     masters: list[int] = []
-    launched = main.launch_joining(
-        process, _target(found, process), opened, _calls(request, masters)
-    )
+    target = _target(found, process)
+    calls = _calls(request, masters)
+    if settles:
+        calls = replace(calls, settle=lambda pid: manager.attach(cgroup, pid, below))
+        target = replace(target, settles=True)
+    launched = main.launch_joining(process, target, opened, calls)
     if process.seccomp and process.seccomp.agent:
         _tell_agent(found, process.seccomp.agent, opened, launched.pid)
     for fd in (opened.console, opened.memfd, opened.listener, opened.listener_state):
         fds.close_quietly(fd)
-    _set_off(request, cgroup, process, launched)
+    _set_off(request, None if settles else cgroup, below, process, launched)
     if request.detach:
         return 0
     return foreground.attend(launched.pid, signals, masters[0] if masters else -1)
@@ -138,13 +147,25 @@ def _nothing(pid: int) -> None:
     """exec records nothing: its process is the caller's to wait for."""
 
 
+def _keeps_our_uid(found: Container) -> bool:
+    """Is the container's root, as which the gate waits, the uid that we have?"""
+    uid = int(found.extras.get("working_ids", (0, 0))[0])
+    ranges = found.extras.get("uid_map") or ()
+    if not ranges and found.extras.get("user_namespace"):
+        return False  # it was joined, or made by somebody else: nobody has told us
+    for inside, outside, size in ranges:
+        if inside <= uid < inside + size:
+            uid = outside + uid - inside
+            break
+    return uid == syscalls.geteuid()
+
+
 def _choose_cgroup(request: Request, found: Container) -> str:
-    """Where the process goes, "" when the container has no cgroup; --cgroup PATH (or ctrl:PATH, as
-    for v1) is a cgroup below the container's own, which must exist."""
+    """Where the process goes below the container's cgroup, "" for right there; --cgroup PATH (or
+    ctrl:PATH, as for v1) is a cgroup there which must exist."""
     path = found.cgroup().path
     if not request.cgroup:
-        inner = found.extras.get("delegated_cgroup")
-        return f"{path}/{inner}" if path and inner else path
+        return str(found.extras.get("delegated_cgroup") or "")
     wanted = request.cgroup[0]
     if len(request.cgroup) > 1:
         raise UsageError("--cgroup can be given once: cgroup v2 has one tree for all controllers")
@@ -159,17 +180,19 @@ def _choose_cgroup(request: Request, found: Container) -> str:
     place = "/".join([path, *parts])
     if not syscalls.faccessat(c.AT_FDCWD, place, c.F_OK):
         raise HostError(f"--cgroup {wanted}: no such file or directory: {place}", errno=c.ENOENT)
-    return place
+    return "/".join(parts)
 
 
-def _set_off(request: Request, cgroup: str, process: Process, launched: Launched) -> None:
-    """Cgroup, limits, pid file, GO; the process is killed when one of them fails."""
+def _set_off(
+    request: Request, cgroup: Cgroup | None, below: str, process: Process, launched: Launched
+) -> None:
+    """Cgroup, unless it is there, limits, pid file, GO; the process is killed when one of them fails."""
     interrupt = -1
     if request.ignore_paused and not request.detach:
         interrupt = foreground.interruption()  # a frozen process takes its time
     try:
         if cgroup:
-            cgroupfs.attach(cgroup, launched.pid)
+            manager.attach(cgroup, launched.pid, below)
         main.limit(launched, process)
         pid_file.write(request.pid_file, launched.pid)
         pid_file.send_pidfd(request.pidfd_socket, launched.pid)

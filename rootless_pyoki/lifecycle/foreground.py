@@ -14,6 +14,7 @@ from rootless_pyoki.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless_pyoki.lifecycle.exit_record import Witness
     from rootless_pyoki.lifecycle.sd_notify import Proxy
     from rootless_pyoki.plan.plan import Process
 
@@ -65,10 +66,17 @@ def as_our_window(process: Process) -> Process:
     return replace(process, console_rows=rows, console_columns=columns)
 
 
-def attend(pid: int, signals: int, master: int, notify: Proxy | None = None) -> int:
+def attend(
+    pid: int,
+    signals: int,
+    master: int,
+    notify: Proxy | None = None,
+    witness: Witness | None = None,
+) -> int:
     """Until `pid`, our child, ends; returns its exit code, or 128 + the signal that killed it.
 
-    master: the program's terminal, or -1 when it has our own stdio; notify: hears READY=1 of it.
+    master: the program's terminal, or -1 when it has our own stdio; notify: hears READY=1 of it;
+    witness: sees what becomes of it.
     """
     terminal = Terminal(master) if master >= 0 else None
     try:
@@ -78,9 +86,11 @@ def attend(pid: int, signals: int, master: int, notify: Proxy | None = None) -> 
                 waiting += terminal.interests()
             if notify:
                 waiting += notify.interests()
+            if witness:
+                waiting += witness.interests()
             for fd, events in syscalls.poll(waiting):
                 if fd == signals:
-                    code = _hear_signal(pid, signals, terminal)
+                    code = _hear_signal(pid, signals, terminal, witness)
                     if code is not None:
                         if terminal:
                             terminal.drain()
@@ -89,6 +99,8 @@ def attend(pid: int, signals: int, master: int, notify: Proxy | None = None) -> 
                         return code
                 elif notify and fd in (notify.socket, notify.barrier):
                     notify.move(fd)
+                elif witness and witness.watches(fd):
+                    witness.look()
                 elif terminal:
                     terminal.move(fd, events)
     finally:
@@ -96,14 +108,16 @@ def attend(pid: int, signals: int, master: int, notify: Proxy | None = None) -> 
             terminal.restore()
 
 
-def _hear_signal(pid: int, signals: int, terminal: Terminal | None) -> int | None:
+def _hear_signal(
+    pid: int, signals: int, terminal: Terminal | None, witness: Witness | None
+) -> int | None:
     """The exit code when the program has ended, None while it lives."""
     heard = syscalls.read_signal(signals)
     if heard is None:
         return None
     signal = heard[0]
     if signal == c.SIGCHLD:
-        return _reap(pid)
+        return _reap(pid, witness)
     if signal == c.SIGWINCH:
         if terminal:
             terminal.resize()
@@ -117,18 +131,22 @@ def _hear_signal(pid: int, signals: int, terminal: Terminal | None) -> int | Non
     return None
 
 
-def _reap(pid: int) -> int | None:
+def _reap(pid: int, witness: Witness | None) -> int | None:
     """Everybody who has ended; as a subreaper we also inherit the program's orphans."""
+    if witness:
+        witness.look()
     code = None
     while True:
         try:
-            ended, status = syscalls.waitpid(-1, c.WNOHANG)
+            ended, status, times = syscalls.wait4(-1, c.WNOHANG)
         except SyscallError:
             return code
         if not ended:
             return code
         if ended == pid:
             code = 128 + (status & 0x7F) if status & 0x7F else status >> 8
+            if witness:
+                witness.ended(status, times)
 
 
 def _stop(terminal: Terminal | None) -> None:

@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 def state(*, root: str | None, id: str, verbose: bool = False) -> View:
     """The OCI state with runc's additions: rootfs, created (RFC 3339), owner (a user's name).
 
-    pid is 0 for a stopped container. verbose: also what was changed or left out at create, and the
-    cgroup, under "pyoki".
+    pid is 0 for a stopped container. What is ours stands under "pyoki": how a stopped container
+    ended (`exit`, see exit_record.py); verbose: also what was changed or left out at create, and the
+    cgroup.
     """
     found = container.load(root, id)
     view = _view(found)
-    if verbose:
-        view["pyoki"] = _particulars(found)
+    particulars = _particulars(found) if verbose else {}
+    if view["status"] == "stopped":
+        particulars["exit"] = found.exit_record()
+    if particulars:
+        view["pyoki"] = particulars
     return view
 
 
@@ -48,7 +52,7 @@ def ps(*, root: str | None, id: str) -> list[int]:
     """
     found = container.load(root, id)
     cgroup = found.cgroup()
-    if cgroup.manager not in ("none", "disabled"):
+    if cgroup.path:
         pids = sorted(manager.processes(cgroup))
     else:
         from rootless_pyoki.lifecycle import pidns
@@ -77,7 +81,14 @@ def _view(found: Container) -> View:
 
 def _particulars(found: Container) -> View:
     cgroup = found.cgroup()
+    updated = found.extras.get("updated_resources")  # lifecycle/update.py
     return {
+        **({"updated": updated} if updated else {}),
         "notes": [{"pointer": note.pointer, "text": note.text} for note in found.state.notes],
-        "cgroup": {"manager": cgroup.manager, "path": cgroup.path, "reason": cgroup.reason},
+        "cgroup": {
+            "manager": cgroup.manager,
+            **({"unit": cgroup.unit, "slice": cgroup.slice} if cgroup.unit else {}),
+            "path": cgroup.path,
+            "reason": cgroup.reason,
+        },
     }

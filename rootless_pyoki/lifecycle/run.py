@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from rootless_pyoki.cgroups import cgroupfs, tree
-from rootless_pyoki.errors import NotFoundError, SpecError, UsageError
+from rootless_pyoki import log
+from rootless_pyoki.cgroups import manager
+from rootless_pyoki.errors import KilledError, NotFoundError, SpecError, SyscallError, UsageError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.lifecycle import create, foreground, hooks
@@ -15,6 +16,7 @@ from rootless_pyoki.state import store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless_pyoki.lifecycle.creation import Request
+    from rootless_pyoki.lifecycle.exit_record import Witness
     from rootless_pyoki.lifecycle.sd_notify import Proxy
     from rootless_pyoki.processes.main import Launched
 
@@ -45,14 +47,21 @@ def run(
     if not detach and "hooks" in bundle.config:  # which may take long
         creation.interrupt = foreground.interruption()
     launched = creation.bring_up(gate.RUN)
+    witness = None
+    if not detach and (keep or log.informing()):
+        from rootless_pyoki.lifecycle import exit_record
+
+        witness = exit_record.Witness(creation.cgroup.path)
     notify = _set_off(creation, launched, detach)
     if detach:
         if notify:
             notify.wait(syscalls.pidfd_open(launched.pid))
         return 0
     try:
-        return foreground.attend(launched.pid, signals, creation.master, notify)
+        return foreground.attend(launched.pid, signals, creation.master, notify, witness)
     finally:
+        if witness:
+            _record(creation, witness, keep)
         if not keep:
             _clear(creation)
 
@@ -78,6 +87,8 @@ def _set_off(creation: Creation, launched: Launched, detach: bool) -> Proxy | No
             creation.plan.bundle,
             creation.interrupt,
         )
+    except KilledError as error:
+        raise creation.killed(error) from None
     except BaseException:
         creation.undo()
         raise
@@ -86,15 +97,35 @@ def _set_off(creation: Creation, launched: Launched, detach: bool) -> Proxy | No
     return notify
 
 
+def _record(creation: Creation, witness: Witness, keep: bool) -> None:
+    """How the program has ended, for `state` or for the log."""
+    from rootless_pyoki.lifecycle import exit_record
+
+    witness.close()
+    log.debug(f"the program has ended: {exit_record.describe(witness.record)}")
+    if witness.record["oomKilled"] is True:
+        log.info(f"container {creation.plan.id}: {exit_record.OOM_KILLED}")
+    if keep:
+        try:
+            creation.handle.lock()
+        except NotFoundError:
+            return  # deleted meanwhile
+        creation.state = replace(creation.state, exit=witness.record)
+        try:
+            creation.handle.write(creation.state)
+        except SyscallError as error:
+            log.warning(f"how the program has ended could not be recorded: {error}")
+        creation.handle.unlock()
+
+
 def _clear(creation: Creation) -> None:
     """The program has ended: nothing of the container stays."""
     try:
         creation.handle.lock()
     except NotFoundError:
         return  # `delete --force` was what ended it, and has cleared up
-    if creation.cgroup.path:
-        cgroupfs.kill(creation.cgroup.path)
-        tree.remove(creation.cgroup.path, top=creation.cgroup.made)
+    manager.kill(creation.cgroup)
+    manager.remove(creation.cgroup)
     hooks.poststop(creation.plan.hooks, creation.hook_state("stopped", 0), creation.plan.bundle)
     store.remove(creation.handle)
     fds.close_quietly(creation.master)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rootless_pyoki import log
-from rootless_pyoki.cgroups import cgroupfs, choice, tree
+from rootless_pyoki.cgroups import choice, manager
+from rootless_pyoki.cgroups.manager import Cgroup
 from rootless_pyoki.errors import PyokiError, SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, json, procfs, syscalls
@@ -13,6 +14,8 @@ from rootless_pyoki.state import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rootless_pyoki.state.store import Handle
 
 
@@ -27,16 +30,14 @@ def clear(root: str | None, id: str) -> None:
     except SyscallError:
         raw = b""
     pids = set(_holders(handle)) | set(_remembered(raw))
-    cgroup = _cgroup(raw, id, pids)
-    if cgroup:
-        cgroupfs.kill(cgroup)
+    cgroup = Cgroup(manager="cgroupfs", path=_cgroup(raw, id, pids), **_unit(raw))
+    manager.kill(cgroup)
     for pid in pids:
         _end(pid)
-    if cgroup:
-        try:
-            tree.remove(cgroup)
-        except PyokiError as error:
-            log.warning(f"delete {id}: {error}")
+    try:
+        manager.remove(cgroup)
+    except (PyokiError, SyscallError) as error:
+        log.warning(f"delete {id}: {error}")
     store.remove(handle)
 
 
@@ -51,6 +52,16 @@ def _member(raw: bytes, name: str) -> object:
         return json.loads(rest[:end]) if found else None
     except ValueError:
         return None
+
+
+def _unit(raw: bytes) -> dict[str, Any]:
+    """systemd's, with what its description ends with."""
+    unit, bus = _member(raw, "cgroupScope"), _member(raw, "cgroup_bus")
+    pid, start_time = _member(raw, "creatorPid"), _member(raw, "creatorStartTime")
+    if not (isinstance(unit, str) and type(pid) is int and type(start_time) is int) or not unit:
+        return {}
+    mark = manager.mark(pid, start_time)
+    return {"unit": unit, "mark": mark, "bus": bus if isinstance(bus, str) else ""}
 
 
 def _remembered(raw: bytes) -> list[int]:

@@ -72,7 +72,10 @@ def signal_all(found: Container, signal: int) -> None:
 
 def _kill_rest(found: Container, signal: int) -> None:
     """A stopped container may have left processes in its cgroup (a shared pid namespace)."""
-    _signal_each(manager.processes(found.cgroup()), signal)
+    if signal == c.SIGKILL:
+        manager.kill(found.cgroup())  # all at once: nobody can fork meanwhile
+    else:
+        _signal_each(manager.processes(found.cgroup()), signal)
 
 
 def _signal_each(pids: list[int], signal: int) -> None:
@@ -113,7 +116,8 @@ def _freezer(found: Container, verb: str) -> Cgroup:
     cgroup = found.cgroup()
     if not cgroup.path:
         raise HostError(
-            f"cannot {verb} container {found.id}: it has no cgroup, and so no freezer"
+            f"cannot {verb} container {found.id}: "
+            + ("it has no freezer" if cgroup.unit else "it has no cgroup, and so no freezer")
             + (f" ({cgroup.reason})" if cgroup.reason else ""),
             hint="run it where a cgroup v2 subtree is delegated to the user",
         )

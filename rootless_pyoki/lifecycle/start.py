@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from rootless_pyoki.errors import (
     ChildError,
+    KilledError,
     PyokiError,
     SpecError,
     StateError,
@@ -92,7 +93,7 @@ def _say_start(found: Container) -> None:
         answer = syscalls.recv(socket, 16)
     except SyscallError as error:
         if error.errno == c.ECONNRESET:  # it died with our word unread
-            raise ChildError(statuses.DIED_WAITING) from None
+            raise _died_waiting(found) from None
         raise from_oserror(error, f"start container {found.id}") from None
     finally:
         syscalls.close(socket)
@@ -103,4 +104,13 @@ def _say_start(found: Container) -> None:
             _destroy(found)
         raise main.gate_failure(answer[1:])
     if statuses.died_waiting(found.state.pid):
-        raise ChildError(statuses.DIED_WAITING)
+        raise _died_waiting(found)
+
+
+def _died_waiting(found: Container) -> ChildError:
+    from rootless_pyoki.kernel import json
+    from rootless_pyoki.lifecycle import oom
+
+    resources = (json.loads(found.handle.read_config()).get("linux") or {}).get("resources") or {}
+    limit = str((resources.get("memory") or {}).get("limit", ""))
+    return oom.explain(found.state.cgroup_path, KilledError(statuses.DIED_WAITING), limit)

@@ -39,6 +39,7 @@ COLD = (
     "__main__.py",
     "cli/app.py",
     "cli/render.py",
+    "cli/top.py",
     "report/",
     "native/build.py",
     "native/bundle.py",
@@ -150,6 +151,8 @@ def loaded_by_verbs(imports: Imports, late: Imports) -> dict[str, set[str]]:
     for name, verb in VERBS.items():
         named = [target.partition(":")[0] for target in (verb.target, verb.request) if target]
         starts = [f"{NAME}.{module}" for module in named]
+        if starts[0] not in imports:
+            continue  # a verb for humans
         if starts[0].startswith(f"{NAME}.cli."):  # shows what a function of lifecycle returns
             starts += [name for name in late[starts[0]] if ".lifecycle." in name]
         starts += [f"{NAME}.{module}" for module in ALSO.get(name, ())]

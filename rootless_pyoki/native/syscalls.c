@@ -29,6 +29,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -114,6 +115,16 @@ int pk_prlimit(int pid, int resource, const uint64_t *limits, uint64_t *old)
     return (int)result(syscall(SYS_prlimit64, pid, resource, limits, old));
 }
 
+/* usage: {user, system} time in microseconds */
+int pk_wait4(int pid, int options, int *status, uint64_t *usage)
+{
+    struct rusage spent = {0};
+    int r = (int)result(wait4(pid, status, options, &spent));
+    usage[0] = (uint64_t)spent.ru_utime.tv_sec * 1000000 + (uint64_t)spent.ru_utime.tv_usec;
+    usage[1] = (uint64_t)spent.ru_stime.tv_sec * 1000000 + (uint64_t)spent.ru_stime.tv_usec;
+    return r;
+}
+
 int pk_prctl(int option, unsigned long a2, unsigned long a3, unsigned long a4, unsigned long a5)
 {
     return (int)result(prctl(option, a2, a3, a4, a5));
@@ -174,6 +185,12 @@ int pk_ioprio_set(int which, int who, int ioprio)
 int pk_set_mempolicy(int mode, const uint64_t *nodes, unsigned long maxnode)
 {
     return (int)result(syscall(SYS_set_mempolicy, mode, nodes, maxnode));
+}
+
+/* attr: the members of union bpf_attr that the command reads */
+int pk_bpf(int command, const char *attr, unsigned int size)
+{
+    return (int)result(syscall(SYS_bpf, command, attr, size));
 }
 
 int pk_pidfd_send_signal(int pidfd, int signo)
@@ -566,6 +583,15 @@ int pk_listen(int fd, int backlog)
 int pk_accept(int fd)
 {
     return (int)result(accept4(fd, NULL, NULL, SOCK_CLOEXEC));
+}
+
+/* SO_PEERCRED: who listens there, as our pid namespace counts; 0 for somebody outside it */
+int pk_peer_pid(int fd)
+{
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    int r = (int)result(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size));
+    return r < 0 ? r : peer.pid;
 }
 
 long pk_sendmsg(int fd, const char *data, size_t size, const int *fds, size_t count)

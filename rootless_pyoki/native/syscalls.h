@@ -7,6 +7,7 @@ int pk_unshare(int flags);
 int pk_setns(int fd, int nstype);
 int pk_ns_type(int fd);
 int pk_prlimit(int pid, int resource, const uint64_t *limits, uint64_t *old);
+int pk_wait4(int pid, int options, int *status, uint64_t *usage);
 int pk_prctl(int option, unsigned long a2, unsigned long a3, unsigned long a4, unsigned long a5);
 int pk_capget(uint64_t *sets);
 int pk_capset(const uint64_t *sets);
@@ -17,6 +18,7 @@ int pk_ioprio_set(int which, int who, int ioprio);
 int pk_set_mempolicy(int mode, const uint64_t *nodes, unsigned long maxnode);
 int pk_pidfd_send_signal(int pidfd, int signo);
 int pk_execveat(int fd, const char *path, char **argv, char **envp, int flags);
+int pk_bpf(int command, const char *attr, unsigned int size);
 int pk_seccomp(unsigned int operation, unsigned int flags, const char *program, size_t size);
 
 /* spawn: see syscalls.c. numbers = {stdin, stdout, stderr, cwd fd, status fd, argc, envc, preserved fds...} */
@@ -53,6 +55,7 @@ int pk_bind(int fd, const char *path, size_t size);
 int pk_connect(int fd, const char *path, size_t size);
 int pk_listen(int fd, int backlog);
 int pk_accept(int fd);
+int pk_peer_pid(int fd);
 long pk_sendmsg(int fd, const char *data, size_t size, const int *fds, size_t count);
 long pk_recvmsg(int fd, char *data, size_t size, int *fds, size_t *count);
 

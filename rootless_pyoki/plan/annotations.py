@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rootless_pyoki.plan.notes import Notes
 
 DELEGATE_CGROUP = "run.oci.delegate-cgroup"
+SUBGROUP = "run.oci.systemd.subgroup"
+UNIT_PROPERTY = "org.systemd.property."
 FAIL_UNKNOWN = "run.oci.seccomp_fail_unknown_syscall"
 BPF_DATA = "run.oci.seccomp_bpf_data"
 MOUNT_CONTEXT = "run.oci.mount_context_type"
@@ -28,14 +30,13 @@ APPLIED = (
     "run.oci.hooks.stderr",
     "run.oci.pidfd_receiver",  # lifecycle/creation.py
     DELEGATE_CGROUP,  # lifecycle/delegation.py
+    SUBGROUP,  # lifecycle/delegation.py; noted there where systemd does not manage the cgroup
     FAIL_UNKNOWN,  # plan/make.py
     BPF_DATA,
     "run.oci.seccomp.receiver",
 )
 # Names, or beginnings that end in a dot, with what hinders.
 PASSED_OVER = (
-    ("run.oci.systemd.subgroup", "it names a cgroup below systemd's scope, and no scope is made"),
-    ("org.systemd.property.", "it is a property of systemd's scope, and no scope is made"),
     ("org.criu.", "containers cannot be checkpointed yet"),
     ("krun.", "it configures the krun handler, which is not there"),
     ("module.wasm.image/variant", "there is no handler for WebAssembly: the program is executed"),
@@ -60,7 +61,7 @@ def check(config: dict[str, Any], notes: Notes) -> None:
         if not key.startswith(UNSAFE) or not value:
             continue  # an empty value asks for nothing, as in crun
         pointer = join("/annotations", key)
-        if key in APPLIED:
+        if key in APPLIED or key.startswith(UNIT_PROPERTY):  # both: lifecycle/delegation.py
             continue
         if key == MOUNT_CONTEXT:
             _check_mount_context(value, pointer, config, notes)
@@ -103,12 +104,30 @@ def _check_hook_output(config: dict[str, Any], notes: Notes) -> None:
 
 def delegate_cgroup(annotations: dict[str, str]) -> str:
     """The path, below the container's cgroup, of the one that is given to the container; "": none."""
-    value = annotations.get(DELEGATE_CGROUP, "")
+    return _cgroup_below(annotations, DELEGATE_CGROUP)
+
+
+def subgroup(annotations: dict[str, str]) -> str:
+    """The path, below the cgroup of systemd's unit, of the container's own; "": that of the unit."""
+    return _cgroup_below(annotations, SUBGROUP)
+
+
+def unit_properties(annotations: dict[str, str]) -> tuple[tuple[str, str, Any], ...]:
+    """(property, D-Bus signature, value) for the container's systemd unit."""
+    if not any(key.startswith(UNIT_PROPERTY) for key in annotations):
+        return ()
+    from rootless_pyoki.plan import unit_annotations
+
+    return unit_annotations.parse(annotations)
+
+
+def _cgroup_below(annotations: dict[str, str], key: str) -> str:
+    value = annotations.get(key, "")
     parts = [part for part in value.split("/") if part not in ("", ".")]
     if value and (not parts or ".." in parts or "\n" in value or "\0" in value):
         raise SpecError(
             f"{value!r} is not the path of a cgroup below the container's",
-            pointer=join("/annotations", DELEGATE_CGROUP),
+            pointer=join("/annotations", key),
         )
     return "/".join(parts)
 

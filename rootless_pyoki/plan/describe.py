@@ -100,6 +100,13 @@ def _ranges(ranges: tuple[IdRange, ...]) -> str:
 def _cgroup(plan: Plan) -> list[str]:
     lines = [f"cgroup {plan.cgroups_path}"] if plan.cgroups_path else []
     lines += [f"{file} = {value}" for file, value, _ in plan.resources.files]
+    if plan.resources.device_filter:
+        lines.append(f"filter devices: {len(plan.resources.device_filter) // 8} BPF instructions")
+    lines += [f"unit property {name} = {value}" for name, _, value in plan.unit_properties]
+    if plan.subgroup:
+        lines.append(f"cgroup {plan.subgroup} below the unit's is the container's own")
+    if plan.writable_cgroup:
+        lines.append(f"user {plan.process.uid} may change the cgroup")
     if plan.delegate_cgroup:
         lines.append(f"cgroup {plan.delegate_cgroup} below it is the container's own")
     return lines

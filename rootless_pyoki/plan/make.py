@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless_pyoki.host.facts import Facts
-    from rootless_pyoki.plan.plan import IdMap, IdRange, Note, Process, Seccomp
+    from rootless_pyoki.plan.plan import IdMap, IdRange, Note, Process, Resources, Seccomp
     from rootless_pyoki.spec.bundle import Bundle
+
+    UnitProperties = tuple[tuple[str, str, Any], ...]
 
 # Where annotations for a runtime begin: plan/annotations.py is loaded for them.
 RUNTIME_ANNOTATIONS = ("run.oci.", "org.systemd.property.", "org.criu.", "krun.", "module.wasm.")
@@ -52,7 +54,7 @@ def make(
     joined = {ns.kind for ns in planned_namespaces if ns.path}
     id_map = idmap.make(config, facts, notes) if "user" in new else None
     annotations = config.get("annotations") or {}
-    delegate_cgroup = _heed_annotations(config, notes)
+    delegate_cgroup, subgroup, unit_properties = _heed_annotations(config, notes)
     credentials = _credentials(facts, id_map, "user" in joined, annotations)
     planned_mounts = mounts.make(
         config,
@@ -98,7 +100,7 @@ def make(
         sysctl=_sysctl(linux.get("sysctl") or {}),
         hostname=config.get("hostname") or "",
         domainname=config.get("domainname") or "",
-        resources=resources.make(linux.get("resources") or {}, notes),
+        resources=_resources(linux, facts, notes),
         cgroups_path=linux.get("cgroupsPath") or "",
         loopback_up="network" in new,
         new_keyring=not no_new_keyring,
@@ -106,18 +108,33 @@ def make(
         notes=tuple(notes),
         time_offsets=namespaces.time_offsets(linux),
         delegate_cgroup=delegate_cgroup,
+        unit_properties=unit_properties,
+        subgroup=subgroup,
+        writable_cgroup=resources.writable_cgroup(config, planned_mounts, new, id_map, facts.euid),
     )
 
 
-def _heed_annotations(config: dict[str, Any], notes: Notes) -> str:
-    """What they ask of the runtime, applied, noted or refused; the cgroup to delegate, or ""."""
+def _resources(linux: dict[str, Any], facts: Facts, notes: Notes) -> Resources:
+    filters = facts.in_initial_userns and facts.has(c.CAP_SYS_ADMIN)
+    return resources.make(linux.get("resources") or {}, notes, filters_devices=filters)
+
+
+def _heed_annotations(config: dict[str, Any], notes: Notes) -> tuple[str, str, UnitProperties]:
+    """What they ask of the runtime, applied, noted or refused.
+
+    Returns the cgroup to delegate, that of the container below its unit's, the unit's properties.
+    """
     found = config.get("annotations") or {}
     if not any(key.startswith(RUNTIME_ANNOTATIONS) for key in found):
-        return ""
+        return "", "", ()
     from rootless_pyoki.plan import annotations
 
     annotations.check(config, notes)
-    return annotations.delegate_cgroup(found)
+    return (
+        annotations.delegate_cgroup(found),
+        annotations.subgroup(found),
+        annotations.unit_properties(found),
+    )
 
 
 def make_exec_process(

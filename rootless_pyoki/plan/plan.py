@@ -10,6 +10,10 @@ from __future__ import annotations
 from rootless_pyoki.host.id_range import IdRange as IdRange
 from rootless_pyoki.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class Note(Record):
     """Something that was changed or not applied, told by `state --verbose` and the debug log."""
@@ -213,6 +217,7 @@ class Resources(Record):
     files: tuple[tuple[str, str, str], ...]  # (file, value, JSON pointer), in order of writing
     optional: tuple[str, ...] = ()  # of these files, those that older kernels lack (ENOENT is fine)
     bfq_weight: int = 0  # blockIO.weight as given: for io.bfq.weight, where io.weight is missing
+    device_filter: bytes = b""  # struct bpf_insn[] for the cgroup's device hook, where we are root
 
 
 class Hook(Record):
@@ -258,6 +263,11 @@ class Plan(Record):
     delegate_cgroup: str = ""  # below the container's cgroup: the one that is given to it
     notify_socket: str = ""  # who is told that the program is ready: NOTIFY_SOCKET, sd_notify(3)
     time_offsets: tuple[TimeOffset, ...] = ()  # of a new time namespace
+    # of the container's systemd unit, from annotations: (property, D-Bus signature, value)
+    unit_properties: tuple[tuple[str, str, Any], ...] = ()
+    subgroup: str = ""  # below the unit's cgroup: the one that is the container's
+    # the mount through which process.user, who is not the caller, is to change the container's cgroup
+    writable_cgroup: str = ""
 
     def hosts_new(self, kind: str) -> bool:
         """Does the container get a new namespace of this kind?"""

@@ -7,6 +7,8 @@ lacks is noted where it does no harm to go without, and refused otherwise.
 from __future__ import annotations
 
 from rootless_pyoki.errors import SpecError
+from rootless_pyoki.kernel import constants as c
+from rootless_pyoki.plan.idmap import to_host
 from rootless_pyoki.plan.plan import Resources
 
 TYPE_CHECKING = False
@@ -15,22 +17,39 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless_pyoki.plan.notes import Notes
+    from rootless_pyoki.plan.plan import IdMap, Mount
 
     Files = list[tuple[str, str, str]]
 
 POINTER = "/linux/resources"
 DEFAULT_PERIOD = 100000  # microseconds, the kernel's own
 NONE = Resources(files=())
+BY_DEV = "access to devices is limited by what lies in /dev"
 _GONE = "has no counterpart in cgroup v2"
 
 
-def make(resources: dict[str, Any], notes: Notes, pointer: str = POINTER) -> Resources:
-    """`resources` is validated. Raises SpecError and UnsupportedError with the field's pointer."""
+def make(
+    resources: dict[str, Any],
+    notes: Notes,
+    pointer: str = POINTER,
+    *,
+    filters_devices: bool = False,
+) -> Resources:
+    """`resources` is validated. Raises SpecError and UnsupportedError with the field's pointer.
+
+    filters_devices: whether the kernel lets us attach a device filter.
+    """
     if not resources:
         return NONE
     files: Files = []
+    device_filter = b""
     if resources.get("devices"):
-        notes.pass_over(f"{pointer}/devices", "access to devices is limited by what lies in /dev")
+        if filters_devices:
+            from rootless_pyoki.plan import device_filter as filters
+
+            device_filter = filters.compile(resources["devices"])
+        else:
+            notes.pass_over(f"{pointer}/devices", BY_DEV)
     if resources.get("memory"):
         _memory(resources["memory"], files, notes, f"{pointer}/memory")
     if resources.get("pids"):
@@ -49,7 +68,33 @@ def make(resources: dict[str, Any], notes: Notes, pointer: str = POINTER) -> Res
         if network.get(key):
             notes.pass_over(f"{pointer}/network/{key}", _GONE)
     _unified(resources.get("unified") or {}, files, notes, f"{pointer}/unified")
-    return Resources(files=tuple(files), optional=optional, bfq_weight=bfq_weight)
+    return Resources(
+        files=tuple(files),
+        optional=optional,
+        bfq_weight=bfq_weight,
+        device_filter=device_filter,
+    )
+
+
+def writable_cgroup(
+    config: dict[str, Any],
+    mounts: tuple[Mount, ...],
+    new: set[str],
+    id_map: IdMap | None,
+    euid: int,
+) -> str:
+    """config-linux.md, "Cgroup ownership": pointer of the writable mount of the container's cgroup.
+
+    "" where there is none, where the cgroup namespace is no new one, and where the cgroup is
+    process.user's as soon as the caller has made it. new: kinds of new namespaces.
+    """
+    for mount in mounts if "cgroup" in new else ():
+        if mount.kind == "cgroup2" and mount.destination.rstrip("/") == "/sys/fs/cgroup":
+            uid = (config["process"].get("user") or {}).get("uid") or 0
+            owner = uid if id_map is None else to_host(id_map.uids, uid)
+            readonly = mount.attr_set & c.MOUNT_ATTR_RDONLY
+            return "" if readonly or owner == euid else mount.pointer
+    return ""
 
 
 def _limit(value: int) -> str:

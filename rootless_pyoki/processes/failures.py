@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless_pyoki.errors import ChildError, SyscallError
+from rootless_pyoki.errors import ChildError, KilledError, SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import syscalls
 from rootless_pyoki.processes import gate
@@ -62,7 +62,7 @@ def of_silence(who: str, status: int) -> ChildError:
     """A child is gone without a word: its wait status says what ended it."""
     signal = status & 0x7F
     if signal:
-        return ChildError(
+        return KilledError(
             f"{who} was killed by signal {signal} before the container was ready",
             hint="a memory limit, or somebody's kill" if signal == c.SIGKILL else "",
         )

@@ -10,7 +10,7 @@ from rootless_pyoki.apply import process as settings
 from rootless_pyoki.errors import SyscallError, from_oserror
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import syscalls
-from rootless_pyoki.processes import init
+from rootless_pyoki.processes import channel, init, protocol
 from rootless_pyoki.processes.ends import door, teller
 from rootless_pyoki.record import Record
 
@@ -41,6 +41,7 @@ class Target(Record):
     uid: int  # the ids that stand for the container's root, in its user namespace
     gid: int
     set_groups: bool
+    settles: bool = False  # main moves it to the container's cgroup while it has the caller's ids
     keyring: str = ""  # the container whose session keyring it gets; "": the caller's own stays
 
 
@@ -56,6 +57,9 @@ def run(process: Process, target: Target, ends: Ends, main: int) -> None:
     syscalls.prctl(c.PR_SET_PDEATHSIG, c.SIGKILL)
     settings.set_oom_score_adj(ends.proc, process, teller(main))
     syscalls.prctl(c.PR_SET_DUMPABLE, 0)
+    if target.settles:
+        channel.send(main, protocol.ENTERED)
+        channel.wait_for(main, protocol.SETTLED)
 
     _join(target, ends.proc)
     root = syscalls.openat(c.AT_FDCWD, "/", c.O_PATH | c.O_DIRECTORY)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rootless_pyoki.apply import hooks, idmap
 from rootless_pyoki.apply import process as settings
-from rootless_pyoki.errors import ChildError, SyscallError
+from rootless_pyoki.errors import ChildError, KilledError, PyokiError, SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.plan.plan import Note
@@ -30,6 +30,8 @@ class Calls(Record):
     """What main calls back for."""
 
     cgroup: Callable[[], int]  # the container's cgroup, made and opened; -1: settle alone knows
+    # the process that settle will be called for lives: ask for what takes a while, and do not wait
+    started: Callable[[int], None] | None = None
     settle: Callable[[int], None]  # move this pid into the container's cgroup
     cloned: Callable[[int], None]  # init has this pid: remember it
     runtime_hooks: Callable[[int], None]  # prestart and createRuntime hooks, with init's pid
@@ -103,6 +105,8 @@ def launch(plan: Plan, ends: Ends, calls: Calls) -> Launched:
         theirs.append(calls.cgroup())
         if not birth.clone_into(theirs[-1]):
             intermediate.start(plan, ends, a_child, b_child)
+        if calls.started:
+            calls.started(birth.first)
         while theirs:
             fds.close_quietly(theirs.pop())
         if not plan.hosts_new("pid"):
@@ -143,6 +147,8 @@ def launch_joining(process: Process, target: Target, ends: Ends, calls: Calls) -
     syscalls.close(theirs)
     birth.pid = birth.first
     try:
+        if calls.started:
+            calls.started(birth.first)
         _serve(birth, None, ends, [ours])
     except BaseException:
         birth.abandon()
@@ -206,11 +212,11 @@ def _silent(birth: Birth) -> ChildError:
 def _answer(
     birth: Birth, plan: Plan | None, ends: Ends, fd: int, kind: bytes, body: Any, handed: list[int]
 ) -> None:
-    if kind == protocol.ENTERED and plan is not None:
-        if plan.idmap is not None:
+    if kind == protocol.ENTERED:
+        if plan is not None and plan.idmap is not None:
             idmap.write_maps(ends.proc, birth.first, plan.idmap)
         if not birth.settled:
-            birth.calls.settle(birth.first)
+            _settle(birth, fd)
         channel.send(fd, protocol.SETTLED)
     elif kind == protocol.INIT:
         birth.pid = body["pid"]
@@ -229,6 +235,21 @@ def _answer(
         channel.raise_failure(body)
     elif kind == protocol.GATE_FAILED:
         raise gate_failure(body)
+
+
+def _settle(birth: Birth, fd: int) -> None:
+    """Where that fails, the child may have died meanwhile: then what it died of is told."""
+    try:
+        birth.calls.settle(birth.first)
+    except PyokiError:
+        if syscalls.poll([(fd, c.POLLIN)], 0):
+            try:
+                kind, body, _ = channel.receive(fd)
+            except channel.Gone:
+                raise _silent(birth) from None
+            if kind == protocol.FAILED:
+                channel.raise_failure(body)
+        raise
 
 
 def gate_failure(body: bytes, process: str = "/process") -> ChildError:
@@ -277,7 +298,7 @@ def go(launched: Launched, *, commit: bool = False, interrupt: int = -1) -> None
         kind, body, _ = channel.receive(launched.channel)
     except channel.Gone:
         if statuses.died_waiting(launched.pid):
-            raise ChildError(statuses.DIED_WAITING) from None
+            raise KilledError(statuses.DIED_WAITING) from None
         return
     finally:
         fds.close_quietly(launched.channel)
@@ -291,4 +312,4 @@ def _tell(launched: Launched, kind: bytes) -> None:
         channel.send(launched.channel, kind)
     except channel.Gone:
         _, status = syscalls.waitpid(launched.pid, 0)
-        raise ChildError(f"the waiting process was killed by signal {status & 0x7F}") from None
+        raise KilledError(f"the waiting process was killed by signal {status & 0x7F}") from None

@@ -11,6 +11,8 @@
                                    │ COMMIT ───────────────────────▶│   recorded: you may outlive me
                                    │ GO ───────────────────────────▶│   run and exec: become the program
 
+    exec's process, which joins, says ENTERED only where it has to be moved before it takes other ids.
+
     anybody → main, at any time before READY: NOTE {pointer, text}, CONSOLE + fd, and FAILED {…}, which
     is the last. The gate, which knows no JSON, says GATE_FAILED {step: u8, errno: i32}.
 

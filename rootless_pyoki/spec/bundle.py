@@ -46,6 +46,11 @@ def load(directory: str, config_file: str | None = None) -> Bundle:
 
 def load_process(path: str) -> dict[str, Any]:
     """The process object in the file that `exec --process` names."""
+    return load_object(path)
+
+
+def load_object(path: str) -> dict[str, Any]:
+    """The JSON object in a file that an option names."""
     try:
         raw = fds.read_file(constants.AT_FDCWD, path)
     except SyscallError as error:

@@ -48,6 +48,12 @@ def validate_process(process: Any, pointer: str = "") -> None:
     process_rules.check_process(checked, pointer)
 
 
+def validate_resources(resources: Any, pointer: str = "") -> None:
+    """A LinuxResources object alone, as `update --resources` reads it."""
+    shapes.check(schema.RESOURCES, resources, pointer)
+    linux_rules.check_resources(resources, pointer)
+
+
 def check_oci_version(version: str) -> None:
     """config.md, "Specification version": ociVersion MUST be in SemVer v2.0.0 format.
 

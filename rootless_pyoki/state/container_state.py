@@ -59,6 +59,7 @@ class ContainerState(Record):
     cgroup_scope: str = ""  # systemd unit
     terminal: bool = False
     notes: Sequence[Told] = ()
+    exit: dict[str, object] | None = None  # lifecycle/exit_record.py; None: not recorded
     extras: dict[str, object]  # whatever else is to be remembered
     unknown: dict[str, object]  # members of state.json that a newer program wrote
 
@@ -83,6 +84,7 @@ _MEMBERS: tuple[tuple[str, str, type], ...] = (
     ("cgroupPath", "cgroup_path", str),
     ("cgroupScope", "cgroup_scope", str),
     ("terminal", "terminal", bool),
+    ("exit", "exit", dict),
     ("extras", "extras", dict),
 )
 _KNOWN = {"format", "notes", *(member for member, _, _ in _MEMBERS)}
@@ -154,7 +156,9 @@ def encode(state: ContainerState) -> bytes:
     """The content of state.json."""
     members: dict[str, object] = {"format": FORMAT}
     for member, field, _ in _MEMBERS:
-        members[member] = getattr(state, field)
+        value = getattr(state, field)
+        if value is not None:
+            members[member] = value
     members["notes"] = [{"pointer": note.pointer, "text": note.text} for note in state.notes]
     members.update({key: value for key, value in state.unknown.items() if key not in _KNOWN})
     return json.dumps(members)

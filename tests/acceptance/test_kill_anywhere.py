@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import leaks, needs
+from tests.support import leaks, needs, units
 from tests.support.bundles import Bundle
 from tests.support.runtime import Runtime
 
@@ -105,13 +105,16 @@ def traced(runtime: Runtime, tmp_path: Path) -> Traced:
     return Traced(needs.require_program("strace"), runtime, tmp_path / "strace.log")
 
 
-def check_gone(runtime: Runtime, before: leaks.Snapshot, id: str, what: str) -> None:
+def check_gone(
+    runtime: Runtime, before: leaks.Snapshot, id: str, what: str, *, systemd: bool = False
+) -> None:
     """The state reads as something deletable, and after `delete --force` nothing is there."""
     status = runtime.status(id)
     assert status in ("", "creating", "created", "running", "stopped"), f"{what}: {status}"
     result = runtime.delete(id, force=True)
     assert result.code == 0, f"{what}: {result}"
     left = leaks.settle(before, [runtime.root])
+    left += units.left(id) if systemd else []
     assert not left, f"{what}:\n  " + "\n  ".join(left)
 
 
@@ -125,6 +128,19 @@ def small(bundle: Bundle) -> Bundle:
 @pytest.mark.parametrize("verb", ["create", "run --detach", "start"])
 def test_kill_anywhere(traced: Traced, make_bundle: Make, identifier: str, verb: str) -> None:
     """At every fifth system call of every process."""
+    kill_everywhere(traced, make_bundle, identifier, verb)
+
+
+@pytest.mark.session
+def test_kill_anywhere_with_a_scope(traced: Traced, make_bundle: Make, identifier: str) -> None:
+    """At every fifth system call of create with the systemd manager: no scope is left either."""
+    traced.runtime.options.append("--systemd-cgroup")
+    kill_everywhere(traced, make_bundle, identifier, "create", systemd=True)
+
+
+def kill_everywhere(
+    traced: Traced, make_bundle: Make, identifier: str, verb: str, *, systemd: bool = False
+) -> None:
     runtime = traced.runtime
     bundle = small(make_bundle())
     runtime.root.mkdir(mode=0o700)
@@ -140,7 +156,7 @@ def test_kill_anywhere(traced: Traced, make_bundle: Make, identifier: str, verb:
 
     attempt([], identifier)
     calls = traced.calls()
-    check_gone(runtime, before, identifier, "undisturbed")
+    check_gone(runtime, before, identifier, "undisturbed", systemd=systemd)
     assert len(calls) >= (1 if verb == "start" else 3), calls.keys()
     killed = 0
     chosen = targets(calls, EVERY)
@@ -149,7 +165,8 @@ def test_kill_anywhere(traced: Traced, make_bundle: Make, identifier: str, verb:
         id = f"{identifier}-{number}"
         attempt(["-e", f"inject={name}:signal=KILL:when={count}"], id)
         killed += "killed by SIGKILL" in traced.log.read_text(errors="replace")
-        check_gone(runtime, before, id, f"{verb}: SIGKILL at {name} number {count}")
+        what = f"{verb}: SIGKILL at {name} number {count}"
+        check_gone(runtime, before, id, what, systemd=systemd)
     print(f"{verb}: {killed} of {len(chosen)} runs were hit by a SIGKILL, nothing was left")
     assert killed > len(chosen) // 2, f"only {killed} of {len(chosen)} runs were hit"
 

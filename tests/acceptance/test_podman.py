@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,96 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import leaks, needs
-from tests.support.bundles import make_rootfs
+from tests.support.podman import IMAGE, Podman
 from tests.support.runtime import Terminal, default_command
-
-IMAGE = "localhost/busybox:1"
-
-
-class Podman:
-    """podman with storage, configuration and run directory of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.runtime = self._launcher()
-        self.env = {
-            **{k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "LC_ALL", "USER")},
-            "HOME": str(folder / "home"),
-            "XDG_RUNTIME_DIR": str(folder / "run"),
-            "TMPDIR": str(folder / "tmp"),
-            "CONTAINERS_CONF": str(folder / "containers.conf"),
-            "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
-        }
-        self.env["PATH"] = f"{self.env.get('PATH', '')}:/usr/sbin:/sbin"
-        for name in ("home", "run", "tmp"):
-            (folder / name).mkdir(mode=0o700)
-        name = self.runtime.name
-        (folder / "containers.conf").write_text(
-            '[containers]\nlog_driver = "k8s-file"\ndefault_sysctls = []\npids_limit = 0\n'
-            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
-            f'runtime = "{self.runtime}"\nruntime_supports_json = ["{name}"]\n'
-            f'runtime_supports_nocgroup = ["{name}"]\n'
-        )
-        (folder / "storage.conf").write_text(
-            f'[storage]\ndriver = "overlay"\nrunroot = "{folder}/storage-run"\n'
-            f'graphroot = "{folder}/storage"\nrootless_storage_path = "{folder}/storage"\n'
-        )
-
-    def _launcher(self) -> Path:
-        """podman wants one absolute path, and tells runtimes by their names."""
-        command = default_command()
-        if len(command) == 1:
-            return Path(command[0])
-        path = self.folder / "pyoki"
-        program = command[command.index("-c") + 1]
-        path.write_text(f"#!{sys.executable}\n{program}\n")
-        path.chmod(0o755)
-        return path
-
-    def argv(self, *args: str) -> list[str]:
-        return ["podman", "--runtime", str(self.runtime), *args]
-
-    def __call__(
-        self, *args: str, code: int = 0, input: str | None = None, timeout: float = 60
-    ) -> str:
-        """Standard output without its last newline; any other exit code than `code` fails."""
-        result = subprocess.run(
-            self.argv(*args),
-            env=self.env,
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=self.folder,
-        )
-        shown = f"podman {' '.join(args)}: {result.returncode}\n{result.stdout}\n{result.stderr}"
-        assert result.returncode == code, shown
-        return result.stdout.rstrip("\n")
-
-    def run(self, *args: str, code: int = 0, input: str | None = None) -> str:
-        return self("run", "--rm", "--network", "none", *args, code=code, input=input)
-
-    def start(self, name: str, *args: str) -> None:
-        """A container that goes on."""
-        self("run", "-d", "--name", name, "--network", "none", *args)
-
-    def status(self, name: str) -> str:
-        return self("inspect", "-f", "{{.State.Status}}", name)
-
-    def close(self) -> None:
-        subprocess.run(self.argv("rm", "-f", "-t", "0", "-a"), env=self.env, capture_output=True)
-        subprocess.run(self.argv("pod", "rm", "-f", "-a"), env=self.env, capture_output=True)
-        subprocess.run(
-            self.argv(
-                "unshare", "rm", "-rf", f"{self.folder}/storage", f"{self.folder}/storage-run"
-            ),
-            env=self.env,
-            capture_output=True,
-        )
-        pause = self.folder / "run/libpod/tmp/pause.pid"
-        if pause.exists():
-            os.kill(int(pause.read_text()), 9)
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +26,8 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     if os.geteuid() != 0:
         needs.require(needs.subordinate_ids(), "this user has no subordinate ids")
     folder = tmp_path_factory.mktemp("p")
-    podman = Podman(folder)
-    rootfs = make_rootfs(folder / "rootfs")
-    subprocess.run(["tar", "-C", str(rootfs), "-cf", str(folder / "image.tar"), "."], check=True)
-    change = ["-c", "ENV PATH=/bin", "-c", 'CMD ["/bin/sh"]']
-    podman("import", *change, str(folder / "image.tar"), IMAGE)
+    podman = Podman(folder, default_command())
+    podman.make_image()
     yield podman
     podman.close()
     shutil.rmtree(folder, ignore_errors=True)

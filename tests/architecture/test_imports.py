@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import bundles
+from tests.support import bundles, needs
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "rootless_pyoki"
@@ -29,7 +29,7 @@ EVERY = (
 FOUND = "lifecycle lifecycle.container cgroups cgroups.* state state.*"
 BUILT = (
     f"{FOUND} host host.* spec spec.* plan plan.[!s]* processes processes.* apply apply.*"
-    " lifecycle.creation lifecycle.handed lifecycle.hooks lifecycle.pid_file"
+    " lifecycle.creation lifecycle.scope lifecycle.handed lifecycle.hooks lifecycle.pid_file"
 )
 BUDGET = {
     "--version": "cli.show spec",
@@ -37,6 +37,8 @@ BUDGET = {
     "list": f"{FOUND} cli.show lifecycle.inspect lifecycle.pidns spec",
     "kill": f"{FOUND} lifecycle.signal lifecycle.pidns",
     "start": f"{FOUND} lifecycle.start lifecycle.hooks apply apply.hooks",
+    "update": f"{FOUND} lifecycle.update spec spec.* plan plan.updates plan.notes plan.plan"
+    " plan.resources plan.idmap host host.id_range cli.quantities",
     "delete": f"{FOUND} lifecycle.delete lifecycle.hooks lifecycle.pidns apply apply.hooks",
     "create": f"{BUILT} lifecycle.create",
     "run": f"{BUILT} lifecycle.create lifecycle.run lifecycle.delete lifecycle.foreground"
@@ -128,22 +130,55 @@ def test_a_container_life(loaded: Callable[..., set[str]], tmp_path: Path) -> No
     """create, state, start, exec, kill, delete and run load their budgets and nothing else."""
     bundle = bundles.Bundle(tmp_path / "bundle", "/bin/sleep", "100").write()
     path = str(bundle.path)
+    resources = str(tmp_path / "resources.json")
+    Path(resources).write_text('{"memory": {"kernel": 5}}')  # which needs no controller
     found = {
         "create": loaded("create", "--bundle", path, "budget"),
         "state": loaded("state", "budget"),
         "start": loaded("start", "budget"),
         "exec": loaded("exec", "budget", "/bin/true"),
+        "update": loaded("update", "--pids-limit=-1", "--resources", resources, "budget"),
         "kill": loaded("kill", "budget", "KILL"),
         "delete": loaded("delete", "--force", "budget"),
     }
     bundles.Bundle(tmp_path / "short", "/bin/true").write()
     found["run"] = loaded("run", "--bundle", str(tmp_path / "short"), "detached")
+    if not needs.user_manager():
+        for_systemd = ("cgroups.dbus", "cgroups.systemd_", "cgroups.unit_", "lifecycle.scope")
+        names = {name.removeprefix("rootless_pyoki.") for one in found.values() for name in one}
+        assert [name for name in sorted(names) if name.startswith(for_systemd)] == []
     over = {verb: offenders(verb, names) for verb, names in found.items()}
     assert {verb: names for verb, names in over.items() if names} == {}
 
 
+@pytest.mark.session
+def test_a_life_in_a_scope(loaded: Callable[..., set[str]], tmp_path: Path) -> None:
+    """With systemd the same, and all of it from the bundle; who deletes what has ended asks no bus."""
+    path = str(bundles.Bundle(tmp_path / "bundle", "/bin/sleep", "100").write().path)
+    found = {
+        "create": loaded("--systemd-cgroup", "create", "--bundle", path, "budget"),
+        "start": loaded("start", "budget"),
+        "state": loaded("state", "budget"),
+        "exec": loaded("exec", "budget", "/bin/true"),
+        "kill": loaded("kill", "budget", "KILL"),
+        "delete": loaded("delete", "--force", "budget"),
+    }
+    over = {verb: offenders(verb, names) for verb, names in found.items()}
+    assert {verb: names for verb, names in over.items() if names} == {}
+    asking = {verb for verb, names in found.items() if any(".systemd_" in name for name in names)}
+    assert asking == {"create"} | (asking & {"exec"})  # exec from outside of the user's slice
+
+
 # What a module may say, anywhere in it: the same rule without running anything.
-COLD = ("cli/app.py", "cli/render.py", "cli/host_ps.py", "report/", "native/", "__main__.py")
+COLD = (
+    "cli/app.py",
+    "cli/render.py",
+    "cli/top.py",
+    "cli/host_ps.py",
+    "report/",
+    "native/",
+    "__main__.py",
+)
 OPEN = {"sys", "time", "errno", "__future__"}
 RARE = {
     "state/root.py": {

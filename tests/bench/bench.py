@@ -1,13 +1,13 @@
 """How long pyoki takes, beside crun and runc: the same bundle, cgroup view and options, in turns.
 
-    tests/support/v2view USER python3 tests/bench/bench.py [--rounds N] [--best] [RUNTIME...]
+    tests/support/v2view USER python3 tests/bench/bench.py [--rounds N] [--best] [--systemd] [RUNTIME...]
 
 A RUNTIME is a name, a path or NAME=PATH; `pyoki` (PYOKI_HOT, else from PATH), crun and runc by
-default. In each round every runtime does everything once, in changing order, so that what disturbs
-the machine disturbs all alike. Printed: medians in milliseconds of wall time and of CPU time (the
-runtime's processes that it waited for), and the ratio of wall times to the first runtime's; with
---best the minima, which say more on a machine that does other things. These are figures, not a
-test.
+default. --systemd lets systemd make the cgroups: that needs the user's session instead of v2view. In
+each round every runtime does everything once, in changing order, so that what disturbs the machine
+disturbs all alike. Printed: medians in milliseconds of wall time and of CPU time (the runtime's
+processes that it waited for), and the ratio of wall times to the first runtime's; with --best the
+minima, which say more on a machine that does other things. These are figures, not a test.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ Times = dict[tuple[str, str], list[tuple[float, float]]]  # (what, runtime) -> (
 
 
 class Contestant:
-    def __init__(self, name: str, command: list[str], root: Path, log: Path) -> None:
+    def __init__(self, name: str, command: list[str], root: Path, *options: str) -> None:
         self.name = name
-        options = ["--log", str(log), "--log-format", "json"]
         self.argv = [*command, "--root", str(root), *options]
 
     def version(self) -> str:
@@ -92,8 +91,9 @@ def one_round(times: Times, contestant: Contestant, bundles: dict[str, Bundle], 
             name,
             lambda short=short: contestant("run", "--bundle", short, id),
         )
-        contestant("create", "--bundle", path, id)
-        contestant("start", id)
+        create = ("create", "--bundle", path, id)
+        measured(times, f"create{suffix}", name, lambda create=create: contestant(*create))
+        measured(times, f"start{suffix}", name, lambda: contestant("start", id))
         time.sleep(0.05)  # crun's exec is refused while the program has not quite begun
         measured(times, f"exec{suffix}", name, lambda: contestant("exec", id, "/bin/true"))
         if not suffix:
@@ -167,9 +167,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--best", action="store_true", help="print minima instead of medians")
+    parser.add_argument("--systemd", action="store_true", help="cgroups by --systemd-cgroup")
     parser.add_argument("runtimes", nargs="*", default=["pyoki", "crun", "runc"])
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench."))
+    common = ["--log", str(folder / "log"), "--log-format", "json"]
+    if options.systemd:
+        common.append("--systemd-cgroup")
     try:
         contestants = []
         for given in options.runtimes:
@@ -181,7 +185,7 @@ def main() -> None:
                 continue
             label = label or Path(name).name
             root = folder / f"root{len(contestants)}"
-            contestants.append(Contestant(label, command or [str(path)], root, folder / "log"))
+            contestants.append(Contestant(label, command or [str(path)], root, *common))
         for contestant in contestants:
             print(f"{contestant.name}: {contestant.version()}")
         print(f"{os.cpu_count()} CPUs, Linux {os.uname().release}, {options.rounds} rounds")

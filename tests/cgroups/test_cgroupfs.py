@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -127,6 +128,41 @@ def test_attach_and_processes(
     assert os.listdir("/proc/self/fd") == before
 
 
+def test_processes_of_threaded_cgroups(
+    cgroup: str, mount: str, sleeper: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    """A process whose threads live in threaded cgroups below counts once, with those deep below."""
+    cgroupfs.create(f"{cgroup}/deep/er", mount)
+    cgroupfs.create(f"{cgroup}/domain/threads", mount)
+    Path(cgroup, "domain/threads/cgroup.type").write_text("threaded")
+    first, second, third = sleeper(), sleeper(), sleeper()
+    cgroupfs.attach(cgroup, first.pid)
+    cgroupfs.attach(f"{cgroup}/deep/er", second.pid)
+    cgroupfs.attach(f"{cgroup}/domain", third.pid)
+    Path(cgroup, "domain/threads/cgroup.threads").write_text(str(third.pid))
+    with pytest.raises(OSError):
+        Path(cgroup, "domain/threads/cgroup.procs").read_text()
+    assert sorted(cgroupfs.processes(cgroup)) == sorted([first.pid, second.pid, third.pid])
+    cgroupfs.kill(cgroup)
+    assert {each.wait(5) for each in (first, second, third)} == {-signal.SIGKILL}
+
+
+def test_kill_below_a_frozen_cgroup(
+    cgroup: str, mount: str, sleeper: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    """What cannot be thawed, since a cgroup above is frozen, dies all the same and is removed."""
+    for kill in (cgroupfs.kill, cgroupfs.kill_each):
+        below = f"{cgroup}/below"
+        cgroupfs.create(below, mount)
+        process = sleeper()
+        cgroupfs.attach(below, process.pid)
+        cgroupfs.freeze(cgroup)
+        kill(below)
+        assert process.wait(5) == -signal.SIGKILL
+        cgroupfs.remove(below)
+        cgroupfs.thaw(cgroup)
+
+
 def test_processes_of_a_cgroup_that_is_gone(parent: Path) -> None:
     """Nobody lives there."""
     assert cgroupfs.processes(f"{parent}/test-none") == []
@@ -195,6 +231,27 @@ def test_kill_reaches_everybody(
     assert cgroupfs.wait_empty(cgroup, 5)
 
 
+def test_kill_where_files_can_only_be_read(
+    cgroup: str,
+    mount: str,
+    sleeper: Callable[[], subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One by one: systemd may have made the cgroup for us, and our mount of it be read-only."""
+
+    def write(fd: int, name: str, value: str) -> None:
+        raise SyscallError(errno.EROFS, "Read-only file system", "openat", name)
+
+    cgroupfs.create(f"{cgroup}/below", mount)
+    first, second = sleeper(), sleeper()
+    cgroupfs.attach(cgroup, first.pid)
+    cgroupfs.attach(f"{cgroup}/below", second.pid)
+    with monkeypatch.context() as context:
+        context.setattr(tree, "write", write)
+        cgroupfs.kill(cgroup)
+    assert first.wait(5) == second.wait(5) == -signal.SIGKILL
+
+
 def test_kill_of_a_cgroup_that_is_gone(parent: Path) -> None:
     """Nothing to kill is no error."""
     cgroupfs.kill(f"{parent}/test-none")
@@ -258,7 +315,7 @@ def test_a_controller_that_does_not_exist(cgroup: str, mount: str) -> None:
     with pytest.raises(UnsupportedError, match="lacks the nonsense controller") as caught:
         limits.enable(cgroup, mount, {"nonsense": "/linux/resources/unified/nonsense.max"})
     assert caught.value.pointer == "/linux/resources/unified/nonsense.max"
-    assert "Delegate=" in caught.value.hint
+    assert "cpu, cpuset, io, memory, pids only" in caught.value.hint
 
 
 def test_limits_are_written_in_order_and_errors_name_the_field(cgroup: str) -> None:
@@ -339,3 +396,48 @@ def test_walk_ends_when_cgroups_vanish(cgroup: str, mount: str) -> None:
         for name in ("a", "b"):
             cgroupfs.remove(f"{cgroup}/{name}")
     assert visited >= 1
+
+
+def test_a_cgroup_that_goes_while_it_is_looked_at(
+    parent: Path, mount: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd removes a scope as soon as it is empty: killing and removing it are fine at any step."""
+    path = f"{parent}/test-goes-{os.getpid()}"
+    opened = tree.open_cgroup
+    entered = tree.enter
+
+    def open_and_lose(place: str) -> int:
+        fd = opened(place)
+        os.rmdir(place)
+        return fd
+
+    def enter_and_lose(fd: int, name: str) -> int:
+        below = entered(fd, name)
+        if name == path and below >= 0:
+            os.rmdir(path)
+        return below
+
+    cgroupfs.create(path, mount)
+    with monkeypatch.context() as changed:
+        changed.setattr(tree, "open_cgroup", open_and_lose)
+        cgroupfs.kill(path)
+    assert not Path(path).exists()
+    for act in (cgroupfs.remove, cgroupfs.processes, lambda path: cgroupfs.wait_empty(path, 1.0)):
+        cgroupfs.create(path, mount)
+        with monkeypatch.context() as changed:
+            changed.setattr(tree, "enter", enter_and_lose)
+            act(path)
+        assert not Path(path).exists()
+
+
+def test_controllers_below_a_cgroup_with_processes(
+    cgroup: str, mount: str, parent: Path, sleeper: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    """cgroup-v2.rst, "No Internal Process Constraint": the error says who is in the way, and the way out."""
+    name = needs.require_controller(parent, "hugetlb", "pids", "memory")
+    limits.enable(cgroup, mount, {name: "/p"})
+    cgroupfs.attach(cgroup, sleeper().pid)
+    cgroupfs.create(f"{cgroup}/below", mount)
+    with pytest.raises(UnsupportedError, match=f"{cgroup} holds processes itself") as caught:
+        limits.enable(f"{cgroup}/below", mount, {name: "/p"})
+    assert "--cgroup-manager systemd" in caught.value.hint and caught.value.pointer == "/p"

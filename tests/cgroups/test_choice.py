@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import _cffi_backend
 import pytest
 
-from rootless_pyoki.cgroups import choice, manager
-from rootless_pyoki.errors import SpecError, StateError, UnsupportedError
+from rootless_pyoki.cgroups import choice, manager, systemd_bus
+from rootless_pyoki.errors import HostError, SpecError, StateError, UnsupportedError
 from tests.support import needs
 
+REAL_ADDRESSES = choice.bus_addresses
 LIMIT = (("memory.max", "/linux/resources/memory/limit"),)
 
 
@@ -32,6 +35,15 @@ def choose(
         id=id,
         wants_limits=wants_limits,
     )
+
+
+@pytest.fixture(autouse=True)
+def no_systemd(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is done where no systemd answers, which a test may have changed."""
+    systemd_bus.close()
+    monkeypatch.setattr(choice, "bus_addresses", list)
+    yield
+    systemd_bus.close()
 
 
 @pytest.fixture
@@ -116,10 +128,10 @@ def test_create_and_remove(delegated: Path) -> None:
 
 def test_a_missing_controller_is_named(delegated: Path) -> None:
     """Limits without their controller: error at the field, and nothing is made."""
-    with pytest.raises(UnsupportedError, match="nonsense controller is not available") as caught:
+    with pytest.raises(UnsupportedError, match="lacks the nonsense controller") as caught:
         choose(id="test-nonsense", wants_limits=(("nonsense.max", "/linux/resources/unified"),))
     assert caught.value.pointer == "/linux/resources/unified"
-    assert "Delegate=cpu cpuset io memory pids" in caught.value.hint
+    assert "cpu, cpuset, io, memory, pids only" in caught.value.hint
     assert not (delegated / "test-nonsense").exists()
 
 
@@ -153,14 +165,85 @@ def test_without_rights_there_is_none() -> None:
     with pytest.raises(UnsupportedError, match=r"memory\.max needs a cgroup") as caught:
         choose(cgroups_path="/test-refused", wants_limits=LIMIT)
     assert caught.value.pointer == "/linux/resources/memory/limit"
-    assert "delegate.conf" in caught.value.hint
+    assert "delegate.conf" in caught.value.hint or "unified_cgroup" in caught.value.hint
 
 
-def test_systemd_is_refused_clearly() -> None:
-    """Until it is there, asking for it is an error that says what to do."""
-    with pytest.raises(UnsupportedError, match="systemd cgroup manager") as caught:
-        choose(systemd_cgroup=True)
-    assert "--systemd-cgroup" in caught.value.hint
+@pytest.mark.parametrize("how", [{"requested": "systemd"}, {"systemd_cgroup": True}])
+def test_systemd_that_does_not_answer(
+    how: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Asked for, it is an error that says which addresses were tried, and what to do."""
+    monkeypatch.setattr(choice, "bus_addresses", lambda: [f"unix:path={tmp_path}/bus"])
+    with pytest.raises(HostError, match="no systemd manager answers") as caught:
+        choose(**how)
+    assert str(tmp_path) in caught.value.message
+    assert "XDG_RUNTIME_DIR" in caught.value.hint and "--cgroup-manager" in caught.value.hint
+
+
+def test_auto_without_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A socket that nobody listens on is as good as none: the cgroup is made as without."""
+    monkeypatch.setattr(choice, "bus_addresses", lambda: [f"unix:path={tmp_path}/bus"])
+    assert choose().manager != "systemd"
+
+
+@pytest.mark.parametrize("path", ["", "user.slice:pyoki:x"])
+def test_auto_looks_for_systemd(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a path, and with one of systemd's form; the path of a directory is for cgroupfs."""
+    asked: list[str] = []
+    monkeypatch.setattr(choice, "bus_addresses", lambda: asked.append(path) or [])
+    choose(cgroups_path=path)
+    assert asked == [path]
+    choose("cgroupfs", cgroups_path=path)
+    choose(cgroups_path="a/b:c:d")
+    assert asked == [path]
+
+
+class TestAddresses:
+    """Where a user's systemd may answer, by two or three looks at the file system."""
+
+    @pytest.fixture(autouse=True)
+    def bare(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        for name in ("DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(choice, "is_real_root", lambda: False)
+        monkeypatch.setattr(choice, "bus_addresses", REAL_ADDRESSES)
+
+    def test_the_environment_first(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """What DBUS_SESSION_BUS_ADDRESS says, then the runtime directory, then systemd itself."""
+        (tmp_path / "systemd").mkdir()
+        (tmp_path / "systemd/private").touch()
+        (tmp_path / "bus").touch()
+        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:abstract=x")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        assert choice.bus_addresses() == [
+            "unix:abstract=x",
+            f"unix:path={tmp_path}/bus",
+            f"unix:path={tmp_path}/systemd/private",
+        ]
+
+    def test_nothing_there(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """An empty runtime directory, and none of ours in /run/user, is no sign of systemd."""
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        monkeypatch.setattr(choice, "_outer_uid", lambda: 2**31)
+        assert choice.bus_addresses() == []
+
+    def test_somebody_elses(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """A socket of another user is not looked at further."""
+        (tmp_path / "bus").touch()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        monkeypatch.setattr(choice, "_outer_uid", lambda: 2**31)
+        monkeypatch.setattr(choice.syscalls, "geteuid", lambda: 2**31)
+        assert choice.bus_addresses() == []
+
+    def test_escapes(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """What an address gives a meaning to is escaped, as the specification has it."""
+        place = tmp_path / "a;b,c=%\u00e9 d-e_f.g"
+        place.mkdir()
+        (place / "bus").touch()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+        assert choice.bus_addresses() == [
+            f"unix:path={tmp_path}/a%3bb%2cc%3d%25%c3%a9%20d-e_f.g/bus"
+        ]
 
 
 def test_nothing_happens_without_a_cgroup() -> None:

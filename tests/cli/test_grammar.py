@@ -46,6 +46,7 @@ CALLERS = [
     ("delete --force abc", "delete", {"id": "abc", "force": True}, {}),
     ("pause abc", "pause", {"id": "abc"}, {}),
     ("resume abc", "resume", {"id": "abc"}, {}),
+    ("update --resources=/f abc", "update", {"resources": "/f", "memory": None, "id": "abc"}, {}),
     # buildah
     ("--systemd-cgroup create --bundle /b --pid-file /p name", "create", {"id": "name"}, {}),
     ("kill name", "kill", {"signal": 15}, {}),
@@ -72,6 +73,7 @@ CALLERS = [
     # CRI-O
     ("--root=/run/pyoki --systemd-cgroup kill abc TERM", "kill", {"signal": 15}, {}),
     ("--root=/run/pyoki kill -a abc KILL", "kill", {"all": True, "signal": 9}, {}),
+    ("--root=/run/pyoki update --resources - abc", "update", {"resources": "-", "id": "abc"}, {}),
     ("--root=/run/pyoki delete --force abc", "delete", {"force": True}, {"root": "/run/pyoki"}),
     # people
     ("run -d --keep -b=/b x", "run", {"detach": True, "keep": True, "bundle": "/b"}, {}),
@@ -84,6 +86,21 @@ CALLERS = [
             "user": "1:2",
             "additional_gids": [3, 4],
             "args": ["sh", "-c", "-t"],
+        },
+        {},
+    ),
+    (
+        "update --memory 1.5g --memory-swap -1 --cpu-quota=-1 --cpu-period 50000 --cpu-share 2 "
+        "--cpuset-cpus 0-1 --pids-limit -1 x",
+        "update",
+        {
+            "memory": 3 << 29,
+            "memory_swap": -1,
+            "cpu_quota": -1,
+            "cpu_period": 50000,
+            "cpu_shares": 2,
+            "cpuset_cpus": "0-1",
+            "pids_limit": -1,
         },
         {},
     ),
@@ -134,6 +151,10 @@ def test_callers(
         ("exec -u +1 x sh", "--user takes a number"),
         ("exec -u 4294967295 x sh", "--user takes a number"),
         ("exec -g wheel x sh", "--additional-gids takes a number"),
+        ("update --memory 5x x", "--memory takes a size such as 512m"),
+        ("update --memory-swap -2 x", "--memory-swap takes a size"),
+        ("update --cpu-quota 1.5 x", "--cpu-quota takes a whole number"),
+        ("update --cpu-period -1 x", "--cpu-period takes a number"),
         ("kill x NOPE", "no such signal"),
         ("kill x 65", "no such signal"),
         ("kill x -9", "no such option: -9"),

@@ -90,7 +90,33 @@ checkpoint --help
 restore --lsm-mount-context
 features
 events --stats x
+events --interval=5s x
+events --interval 1m30s --all x
+events --interval -1s x
+events --interval 5 x
+events
+top
+top a b --once
+top --json --interval 500ms a
+top --interval x
 update --resources - x
+update x
+update -r=/f x
+update -r - --memory 5m x
+update --memory 512m --memory-swap=-1 --memory-reservation 64KiB x
+update x --memory -1
+update --kernel-memory 5 --kernel-memory-tcp -1 x
+update --cpu-share 5 x
+update --cpu-shares=6 --cpu-burst 0 --cpu-idle 1 x
+update --cpu-quota -1 --cpu-period=100000 --cpu-rt-period 5 --cpu-rt-runtime -7 x
+update --cpuset-cpus 0-3 --cpuset-mems= --blkio-weight 10 --pids-limit -1 x
+update --l3-cache-schema L3:0=f --mem-bw-schema=MB:0=20 x
+update --memory 12x x
+update --memory= x
+update --pids-limit 1k x
+update --cpu-shares -1 x
+update --memory
+update
 """.strip().splitlines()
 
 

@@ -162,6 +162,33 @@ def test_resctrl_is_left_alone() -> None:
     assert [path.name for path in acting if "resctrl" in path.read_text()] == []
 
 
+def test_ownership_of_the_cgroup(world: World, bundle: Bundle, v2: Path) -> None:
+    """config-linux.md, "Cgroup ownership": changed if and only if the mount can be written to.
+
+    Then only the directory and the listed files: whoever has no right over ids gives them by group.
+    """
+    bundle.config["process"]["user"] = {"uid": 7, "gid": 7}
+    place = "cd /sys/fs/cgroup; "
+    commands = {
+        "owners": place + "stat -c %u.%g.%a . cgroup.procs cgroup.freeze",
+        "make": place + "mkdir made && echo made && rmdir made || true",
+    }
+    before = world.observe(bundle, commands)
+    assert "made" not in before["make"].splitlines()
+    for mount in bundle.config["mounts"]:
+        if mount["destination"] == "/sys/fs/cgroup":
+            mount["options"] = [option for option in mount["options"] if option != "ro"]
+    after = world.observe(bundle, commands)
+    assert after["make"] == "made", after
+    own = before["owners"].split()
+    now = after["owners"].split()
+    assert now[2] == own[2]
+    if os.getuid() == 0:
+        assert now[:2] == ["7.7.755", "7.7.644"]
+    else:
+        assert [owner.split(".")[1:] for owner in now[:2]] == [["7", "775"], ["7", "664"]]
+
+
 @pytest.fixture
 def owned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose owner was to be changed; none of them is there."""

@@ -23,7 +23,9 @@ def program(bundle: Bundle) -> Bundle:
 
     No process comes or goes in it of itself: other tests count processes meanwhile.
     """
-    return bundle.shell("trap 'touch /tmp/usr1' USR1; touch /tmp/ran; while :; do sleep 1000 & wait; done")
+    return bundle.shell(
+        "trap 'touch /tmp/usr1' USR1; touch /tmp/ran; while :; do sleep 1000 & wait; done"
+    )
 
 
 def stopped(world: World, bundle: Bundle) -> str:

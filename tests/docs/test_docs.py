@@ -12,6 +12,8 @@ import pytest
 
 from rootless_pyoki.cli import grammar
 from rootless_pyoki.errors import UsageError
+from rootless_pyoki.lifecycle import events, exit_record
+from tests.coverage import fields
 from tests.support import needs
 from tests.support.runtime import default_command
 
@@ -21,7 +23,8 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 EXECUTED = "<!-- executed -->\n```console\n"
 SEPARATORS = {"|", "||", "&&", ";", "&", ">", "<", ">>"}
 OTHERS_FLAGS = {  # of podman and buildah
-    "--cpus", "--group-add", "--isolation", "--pids-limit", "--sdnotify", "--security-opt", "--userns",
+    "--cgroupns", "--cgroups", "--cpus", "--group-add", "--isolation", "--sdnotify", "--security-opt",
+    "--userns",
 }  # fmt: skip
 
 every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
@@ -158,6 +161,27 @@ def test_security_names_code_and_tests_that_exist() -> None:
             assert function in (package / file).read_text(), f"{numbers}: {file} {function}"
         for file in re.findall(r"`(tests/[\w/.]+)`", tests):
             assert (ROOT / file).exists(), f"{numbers}: {file}"
+
+
+def test_limits_are_all_told() -> None:
+    """docs/cgroups.md has each member of linux.resources, each property that a limit becomes, each
+    option of update, each type of event and each member of the exit record."""
+    text = (ROOT / "docs/cgroups.md").read_text()
+    patterns = [p for field in fields.rows() for p in field.expand()]
+    members = {
+        pattern.partition("/*")[0].rpartition("/")[2]
+        for pattern in patterns
+        if pattern.startswith("/linux/resources/")
+    }
+    pure = (ROOT / "rootless_pyoki/cgroups/unit_properties.py").read_text()
+    properties = set(
+        re.findall(r'"([A-Z][A-Za-z]+(?:Max|Min|Low|High|Weight|CPUs|Nodes|USec))"', pure)
+    )
+    options = {option[1][0] for option in grammar.UPDATE}
+    types = {name for counters in events.COUNTERS.values() for name in counters.values()}
+    told = {*members, *properties, *options, *types, *exit_record.empty()}
+    assert len(properties) > 10 and len(members) > 20
+    assert {word for word in told if word not in text} == set()
 
 
 def test_decisions_are_listed() -> None:

@@ -282,3 +282,16 @@ def test_abstract_names(no_leak: None) -> None:
         syscalls.send(client, b"hello")
         assert server.recv(10) == b"hello"
     os.close(client)
+
+
+def test_peer_pid() -> None:
+    """Who made the pair; somebody outside of our pid namespace is 0, which tests of systemd show."""
+    ours, theirs = syscalls.socketpair(constants.SOCK_STREAM)
+    try:
+        assert syscalls.peer_pid(ours) == os.getpid()
+    finally:
+        syscalls.close(ours)
+        syscalls.close(theirs)
+    with pytest.raises(SyscallError) as caught:
+        syscalls.peer_pid(ours)
+    assert (caught.value.call, caught.value.errno) == ("getsockopt", constants.EBADF)

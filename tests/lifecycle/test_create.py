@@ -77,8 +77,8 @@ def test_a_killed_create_leaves_no_process(
     time.sleep(stage)
     process.kill()
     process.wait()
-    if runtime.status(identifier) == "created":
-        runtime.delete(identifier).ok()  # it was faster
+    if runtime.status(identifier) in ("created", "stopped"):
+        runtime.delete(identifier).ok()  # it was faster; stopped: all but the last word was said
     deadline = time.monotonic() + 5
     while left := leaks.processes() - before:
         assert time.monotonic() < deadline, left

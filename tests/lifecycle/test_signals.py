@@ -102,6 +102,28 @@ def test_all_with_a_shared_pid_namespace(
     runtime.delete(identifier).ok()
 
 
+def test_delete_of_what_outlived_it(
+    v2: Path, leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str
+) -> None:
+    """A stopped container is deleted with all that is left of it, frozen or not."""
+    bundle = make_bundle("sh", "-c", "sleep 1002 & exec sleep 1003").without_namespace("pid")
+    bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["type"] != "proc"]
+    bundle.linux["maskedPaths"] = bundle.linux["readonlyPaths"] = []
+    runtime.run(identifier, bundle.write().path, "--detach").ok()
+    deadline = time.monotonic() + 5
+    while not any("sleep 1002" in line for line in leaks.processes()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    runtime("pause", identifier).ok()
+    runtime.kill(identifier, "KILL").ok()
+    runtime.wait_status(identifier, "stopped")
+    assert any("sleep 1002" in line for line in leaks.processes())
+    began = time.monotonic()
+    runtime.delete(identifier).ok()
+    assert time.monotonic() - began < 4
+    leaks.reap()
+
+
 def test_a_created_container(runtime: Runtime, make_bundle: Make, identifier: str) -> None:
     """kill works on what was not started yet."""
     runtime.create(identifier, make_bundle().path).ok()

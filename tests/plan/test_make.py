@@ -228,11 +228,19 @@ def test_the_plan_in_words() -> None:
             {"destination": "/data", "type": "bind", "source": "/srv", "options": ["rbind", "rro"]},
         ],
         linux={
-            "resources": {"pids": {"limit": 5}, "devices": [{"allow": False}]},
+            "resources": {
+                "pids": {"limit": 5},
+                "devices": [{"allow": False}],
+                "network": {"classID": 1},
+            },
             "maskedPaths": ["/proc/kcore"],
             "sysctl": {"kernel.msgmax": "9"},
         },
         hostname="box",
+        annotations={
+            "org.systemd.property.KillSignal": "9",
+            "run.oci.systemd.subgroup": "inner",
+        },
         hooks={"poststop": [{"path": "/bin/hook"}]},
         process={"capabilities": {"bounding": ["CAP_KILL"]}},
     )
@@ -241,6 +249,9 @@ def test_the_plan_in_words() -> None:
         "container one: bundle /bundle",
         "new namespaces: pid, network, ipc, uts, mount, cgroup",
         "pids.max = 5",
+        "filter devices: 57 BPF instructions",
+        "unit property KillSignal = 9",
+        "cgroup inner below the unit's is the container's own",
         "bring lo up",
         "root filesystem /bundle/rootfs",
         "mount proc on /proc (nosuid)",
@@ -256,4 +267,4 @@ def test_the_plan_in_words() -> None:
         "poststop, when it is deleted, hook /bin/hook",
     ]
     assert [line for line in lines if line in expected] == expected
-    assert lines[-1].startswith("note: /linux/resources/devices: ")
+    assert lines[-1].startswith("note: /linux/resources/network/classID: ")

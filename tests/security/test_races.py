@@ -24,7 +24,7 @@ def _calls(cloned: list[int]) -> main.Calls:
 
     return main.Calls(
         cgroup=never,
-        settle=never,
+        settle=lambda pid: None,
         cloned=cloned.append,
         runtime_hooks=never,
         note=never,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -117,6 +118,36 @@ def require_controller(directory: Path, *names: str) -> str:
     found = [name for name in wanted if name in available]
     require(found, f"none of {', '.join(wanted)} is delegated to this user")
     return found[0]
+
+
+@cache
+def user_manager() -> str:
+    """The cgroup of this user's systemd manager, as the manager says; "" where none answers."""
+    if not Path(os.environ.get("XDG_RUNTIME_DIR", "/nowhere"), "bus").is_socket():
+        return ""
+    command = ["systemctl", "--user", "show", "--property=ControlGroup", "--value"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
+
+
+def session() -> None:
+    """A `systemd --user` that answers on its bus, in a cgroup v2 that can be seen; else a skip."""
+    if not user_manager():
+        skip("no `systemd --user` answers at $XDG_RUNTIME_DIR/bus")
+    if cgroup_mount() is None or not Path(f"{cgroup_mount()}{user_manager()}").is_dir():
+        skip("the cgroup of `systemd --user` cannot be seen")
+
+
+def controllers(*names: str) -> None:
+    """These are delegated to `systemd --user`; else a skip."""
+    session()
+    have = Path(f"{cgroup_mount()}{user_manager()}/cgroup.controllers").read_text().split()
+    missing = [name for name in names if name not in have]
+    if missing:
+        skip(f"not delegated to `systemd --user`: {', '.join(missing)}")
 
 
 def oci_schema() -> Path:
