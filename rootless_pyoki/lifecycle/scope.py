@@ -13,42 +13,42 @@ from rootless_pyoki.record import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless_pyoki.cgroups.systemd_scope import Start
-    from rootless_pyoki.lifecycle.creation import Creation
+    from rootless_pyoki.lifecycle.own_cgroup import OwnCgroup
 
 
-def settle(creation: Creation, start: Start, pid: int) -> None:
+def settle(own: OwnCgroup, start: Start, pid: int) -> None:
     """Wait until the process is in its scope; where nothing needs systemd, another cgroup will do."""
     try:
-        creation.cgroup = start.finish()
+        own.cgroup = start.finish()
     except HostError as error:
-        if not _optional(creation):
+        if not _optional(own):
             raise
-        _do_without(creation, start, pid, error)
+        _do_without(own, start, pid, error)
         return
-    creation.owns_cgroup = True
-    if creation.plan.subgroup and creation.cgroup.path:
+    own.made = True
+    if own.plan.subgroup and own.cgroup.path:
         from rootless_pyoki.lifecycle import delegation
 
-        delegation.enter_subgroup(creation.cgroup, creation.plan, pid)
+        delegation.enter_subgroup(own.cgroup, own.plan, pid)
 
 
-def _optional(creation: Creation) -> bool:
+def _optional(own: OwnCgroup) -> bool:
     """Does nothing in the request or the configuration need systemd, or any cgroup?"""
-    request, plan = creation.request, creation.plan
+    request, plan = own.request, own.plan
     asked = request.systemd_cgroup or request.cgroup_manager == "systemd"
-    needed = plan.cgroups_path or plan.unit_properties or plan.subgroup or creation.limits
+    needed = plan.cgroups_path or plan.unit_properties or plan.subgroup or own.limits
     return not asked and not needed
 
 
-def _do_without(creation: Creation, start: Start, pid: int, error: HostError) -> None:
+def _do_without(own: OwnCgroup, start: Start, pid: int, error: HostError) -> None:
     log.debug(f"no scope: {error.message}")
     start.abandon()
     start.close()
-    creation.scope = None
-    creation.cgroup = manager.Cgroup(manager="none", reason=error.message)
-    chosen = creation.choose_cgroup("cgroupfs")
+    own.scope = None
+    own.cgroup = manager.Cgroup(manager="none", reason=error.message)
+    chosen = own.choose("cgroupfs")
     if chosen.manager == "none":
         chosen = replace(chosen, reason=f"{error.message}; {chosen.reason}")
-    creation.cgroup = manager.create(chosen, ())
-    creation.owns_cgroup = True
-    manager.attach(creation.cgroup, pid)
+    own.cgroup = manager.create(chosen, ())
+    own.made = True
+    manager.attach(own.cgroup, pid)

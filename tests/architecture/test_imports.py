@@ -29,7 +29,8 @@ EVERY = (
 FOUND = "lifecycle lifecycle.container cgroups cgroups.* state state.*"
 BUILT = (
     f"{FOUND} host host.* spec spec.* plan plan.[!s]* processes processes.* apply apply.*"
-    " lifecycle.creation lifecycle.scope lifecycle.handed lifecycle.hooks lifecycle.pid_file"
+    " lifecycle.creation lifecycle.own_cgroup lifecycle.scope lifecycle.handed lifecycle.hooks"
+    " lifecycle.pid_file"
 )
 BUDGET = {
     "--version": "cli.show spec",
