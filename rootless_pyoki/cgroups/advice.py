@@ -5,11 +5,18 @@ Only loaded when a limit has been refused.
 
 from __future__ import annotations
 
-from rootless_pyoki.cgroups.limits import DELEGABLE, DELEGATION_HINT
 from rootless_pyoki.errors import SyscallError
 from rootless_pyoki.kernel import constants as c
 from rootless_pyoki.kernel import fds
 
+# systemd.resource-control(5), Delegate=: what a user's systemd can be given
+DELEGABLE = ("cpu", "cpuset", "io", "memory", "pids")
+FOLDER = "/etc/systemd/system/user@.service.d"
+DELEGATION_HINT = (
+    f"delegate the controllers, as root: mkdir -p {FOLDER}; "
+    f"printf '[Service]\\nDelegate={' '.join(DELEGABLE)}\\n' > {FOLDER}/delegate.conf; "
+    "systemctl daemon-reload; then log in again"
+)
 UNIFIED = "boot with systemd.unified_cgroup_hierarchy=1 on the kernel's command line"
 _V1_NAMES = {"io": "blkio"}
 

@@ -56,9 +56,9 @@ def require(cgroup: Cgroup, files: Files) -> bool:
         reason = f"it has {', '.join(have) or 'none'}"
         raise limits.lacking(f"cgroup {cgroup.path}", controller, pointer, reason)
     if missing:
-        from rootless_pyoki.cgroups import choice
+        from rootless_pyoki.cgroups import here
 
-        limits.enable(cgroup.path, cgroup.mount or choice.find_mount(), missing)
+        limits.enable(cgroup.path, cgroup.mount or here.find_mount(), missing)
     return bool(missing)
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import errno as e
 
-from rootless_pyoki.cgroups import limits, tree
+from rootless_pyoki.cgroups import here, limits, tree
 from rootless_pyoki.cgroups.manager import Cgroup
 from rootless_pyoki.errors import SpecError, StateError, SyscallError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
-from rootless_pyoki.kernel import fds, procfs, syscalls
+from rootless_pyoki.kernel import fds, syscalls
 from rootless_pyoki.record import replace
 
-MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # pure v2; hybrid
 POINTER = "/linux/cgroupsPath"
 
 
@@ -39,7 +38,7 @@ def choose(
         return Cgroup(manager="disabled", reason="cgroups are disabled on the command line")
     required = systemd_cgroup or requested == "systemd"
     if required or (requested == "auto" and _may_be_units(cgroups_path)):
-        addresses = bus_addresses()
+        addresses = here.bus_addresses()
         if required or addresses:
             from rootless_pyoki.cgroups import systemd_user
 
@@ -52,10 +51,10 @@ def choose(
             )
             if scope is not None:
                 return scope
-    mount = find_mount()
+    mount = here.find_mount()
     if not mount:
         return _without("no cgroup v2 is mounted on /sys/fs/cgroup", wants_limits)
-    own = own_path()
+    own = here.own_path()
     if not own:
         return _without("our own cgroup lies outside the mounted tree", wants_limits)
     path = mount + _place(mount, own, cgroups_path, id)
@@ -83,7 +82,7 @@ def create(chosen: Cgroup, wants_limits: tuple[tuple[str, str], ...]) -> Cgroup:
             raise
         return _without(str(error), wants_limits)
     try:
-        limits.enable(chosen.path, chosen.mount, wanted_controllers(wants_limits))
+        limits.enable(chosen.path, chosen.mount, limits.wanted_controllers(wants_limits))
     except BaseException:
         tree.remove(chosen.path, top=made)
         raise
@@ -93,93 +92,6 @@ def create(chosen: Cgroup, wants_limits: tuple[tuple[str, str], ...]) -> Cgroup:
 def _may_be_units(cgroups_path: str) -> bool:
     """Not the path of a cgroup: none, or slice:prefix:name."""
     return not cgroups_path or (cgroups_path.count(":") == 2 and "/" not in cgroups_path)
-
-
-def bus_addresses() -> list[str]:
-    """Where this user's systemd may answer, in the form of DBUS_SESSION_BUS_ADDRESS, the best first.
-
-    [] where there is no sign of one. The socket of systemd itself is there without a bus as well.
-    """
-    environ = syscalls.environ()
-    if is_real_root():
-        if not syscalls.faccessat(c.AT_FDCWD, "/run/systemd/private", c.F_OK):
-            return []
-        system = environ.get("DBUS_SYSTEM_BUS_ADDRESS") or "unix:path=/run/dbus/system_bus_socket"
-        return [system, "unix:path=/run/systemd/private"]
-    found = []
-    session = environ.get("DBUS_SESSION_BUS_ADDRESS", "")
-    if session:
-        found.append(session)
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    if runtime[:1] != "/" or not _add_sockets(runtime, found):
-        own = f"/run/user/{_outer_uid()}"
-        if own != runtime:
-            _add_sockets(own, found)
-    return found
-
-
-def _add_sockets(directory: str, found: list[str]) -> bool:
-    """Those of a runtime directory that are ours: two calls. Whether there was a new one."""
-    euid, before = syscalls.geteuid(), len(found)
-    for name in ("bus", "systemd/private"):
-        try:
-            if syscalls.fstatat(c.AT_FDCWD, f"{directory}/{name}").st_uid != euid:
-                continue
-        except SyscallError:
-            continue
-        address = f"unix:path={_escape(f'{directory}/{name}')}"
-        if address not in found:
-            found.append(address)
-    return len(found) > before
-
-
-def _escape(path: str) -> str:
-    """As a value in an address: D-Bus Specification, "Server Addresses"."""
-    plain = path.replace("/", "a").replace("_", "a").replace("-", "a").replace(".", "a")
-    if plain.isascii() and plain.isalnum():
-        return path
-    raw = path.encode("utf-8", "surrogateescape")
-    return "".join(
-        [chr(b) if (chr(b).isalnum() and b < 128) or b in b"/_-." else f"%{b:02x}" for b in raw]
-    )
-
-
-def is_real_root() -> bool:
-    """Of the machine: only it may speak to the system's manager."""
-    return syscalls.geteuid() == 0 and procfs.in_initial_user_namespace()
-
-
-def _outer_uid() -> int:
-    """Our uid outside of a user namespace in which we are uid 0, as podman's: /run/user knows that."""
-    euid = syscalls.geteuid()
-    if euid == 0:
-        for line in procfs.read("self", "uid_map").splitlines():
-            inside, outside, size = map(int, line.split())
-            if inside <= euid < inside + size:
-                return outside + euid - inside
-    return euid
-
-
-def find_mount() -> str:
-    """Where cgroup v2 is mounted, by statfs(2): /proc/self/cgroup does not tell. "" if nowhere."""
-    for path in MOUNTS:
-        try:
-            if syscalls.statfs(path).type == c.CGROUP2_SUPER_MAGIC:
-                return path
-        except SyscallError:
-            continue
-    return ""
-
-
-def own_path() -> str:
-    """Our own cgroup below the mount, from the `0::` line; "" when it cannot be seen from here."""
-    for line in fds.read_file(c.AT_FDCWD, "/proc/self/cgroup").decode().splitlines():
-        if line.startswith("0::/"):
-            path = line[3:]
-            if path.startswith("/..") or path.endswith(" (deleted)"):
-                return ""
-            return path
-    return ""
 
 
 def _place(mount: str, own: str, cgroups_path: str, id: str) -> str:
@@ -222,7 +134,7 @@ def _refusal(mount: str, own: str, path: str) -> str:
 
 def may_move(path: str) -> bool:
     """Whether we can move a process of ours into this cgroup by its files, as for _refusal()."""
-    mount, own = find_mount(), own_path()
+    mount, own = here.find_mount(), here.own_path()
     if not path or not mount or not own:
         return False
     shared = mount + common(own, path[len(mount) :])
@@ -245,19 +157,9 @@ def common(one: str, other: str) -> str:
     return "/".join(shared)
 
 
-def wanted_controllers(wants_limits: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """Controller → pointer of the first field that needs it; core files (cgroup.*) need none."""
-    wanted: dict[str, str] = {}
-    for file, pointer in wants_limits:
-        name = file.partition(".")[0]
-        if name != "cgroup":
-            wanted.setdefault(name, pointer)
-    return wanted
-
-
 def _require_controllers(mount: str, path: str, wants_limits: tuple[tuple[str, str], ...]) -> None:
     """UnsupportedError when a controller cannot reach the cgroup, before anything is made."""
-    wanted = wanted_controllers(wants_limits)
+    wanted = limits.wanted_controllers(wants_limits)
     if not wanted:
         return
     inner = path[len(mount) :].strip("/").split("/")[:-1]

@@ -19,14 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# systemd.resource-control(5), Delegate=: what a user's systemd can be given
-DELEGABLE = ("cpu", "cpuset", "io", "memory", "pids")
-FOLDER = "/etc/systemd/system/user@.service.d"
-DELEGATION_HINT = (
-    f"delegate the controllers, as root: mkdir -p {FOLDER}; "
-    f"printf '[Service]\\nDelegate={' '.join(DELEGABLE)}\\n' > {FOLDER}/delegate.conf; "
-    "systemctl daemon-reload; then log in again"
-)
 BUSY_HINT = (
     "only a cgroup without processes of its own passes controllers on: let systemd make the cgroup "
     "(--cgroup-manager systemd), or name another place in /linux/cgroupsPath"
@@ -41,6 +33,16 @@ def controllers(path: str) -> tuple[str, ...]:
         return tuple(fds.read_file(fd, "cgroup.controllers").decode().split())
     finally:
         fds.close_quietly(fd)
+
+
+def wanted_controllers(wants_limits: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Controller → pointer of the first field that needs it; core files (cgroup.*) need none."""
+    wanted: dict[str, str] = {}
+    for file, pointer in wants_limits:
+        name = file.partition(".")[0]
+        if name != "cgroup":
+            wanted.setdefault(name, pointer)
+    return wanted
 
 
 def enable(path: str, mount: str, wanted: dict[str, str]) -> None:
@@ -190,6 +192,10 @@ def _refused(name: str, value: str, pointer: str, error: SyscallError) -> PyokiE
         kind: type[PyokiError] = UnsupportedError
     else:
         kind = HostError
-    hint = DELEGATION_HINT if code in NOT_OURS else ""
+    hint = ""
+    if code in NOT_OURS:
+        from rootless_pyoki.cgroups import advice
+
+        hint = advice.DELEGATION_HINT
     reason = describe_errno(code, error.strerror or "")
     return kind(f"{doing}: {reason}", pointer=pointer, errno=code, hint=hint)

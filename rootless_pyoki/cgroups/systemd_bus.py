@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno as e
 import time
 
-from rootless_pyoki.cgroups import choice, dbus
+from rootless_pyoki.cgroups import dbus, here
 from rootless_pyoki.cgroups.dbus import BusError
 from rootless_pyoki.errors import HostError, SyscallError
 from rootless_pyoki.kernel import syscalls
@@ -167,7 +167,7 @@ def link(addresses: Sequence[str]) -> Link:
 
 def link_to(cgroup: Cgroup) -> Link:
     """To the manager that has made it; where its address leads nowhere, to that of our environment."""
-    return link([*([cgroup.bus] if cgroup.bus else []), *choice.bus_addresses()])
+    return link([*([cgroup.bus] if cgroup.bus else []), *here.bus_addresses()])
 
 
 def close() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from rootless_pyoki import log
-from rootless_pyoki.cgroups import choice, systemd_bus, tree, unit_name, unit_properties
+from rootless_pyoki.cgroups import here, systemd_bus, tree, unit_name, unit_properties
 from rootless_pyoki.cgroups.dbus import BusError
 from rootless_pyoki.errors import HostError, StateError, SyscallError, UnsupportedError
 from rootless_pyoki.kernel import constants as c
@@ -79,7 +79,7 @@ class Start:
 
     def _failed(self, reason: str, errno: int = 0, hint: str = "") -> HostError:
         unit = self.chosen.unit
-        user = "" if choice.is_real_root() else "--user "
+        user = "" if here.is_real_root() else "--user "
         return HostError(
             f"systemd does not make {unit}: {reason}",
             errno=errno,
@@ -198,7 +198,7 @@ def _is_empty(link: Link, path: str) -> bool:
     """Whether nobody lives in a scope, which systemd may not have heard of yet. Only where we see
     the slice, and so would see the scope as well."""
     inner = str(link.get(path, f"{systemd_bus.NAME}.Scope", "ControlGroup"))
-    place = f"{choice.find_mount()}{inner}"
+    place = f"{here.find_mount()}{inner}"
     slice = place.rpartition("/")[0]
     if not inner or place == inner or not syscalls.faccessat(c.AT_FDCWD, slice, c.F_OK):
         return False

@@ -11,7 +11,7 @@ import errno as e
 from rootless_pyoki import log
 from rootless_pyoki.cgroups import (
     cgroupfs,
-    choice,
+    here,
     limits,
     systemd_bus,
     unit_name,
@@ -44,7 +44,7 @@ def choose(
 
     Raises SpecError, HostError, and UnsupportedError for limits whose controller is not delegated.
     """
-    root = choice.is_real_root()
+    root = here.is_real_root()
     try:
         unit, slice = unit_name.of(cgroups_path, id, "system.slice" if root else "user.slice")
     except SpecError as error:
@@ -52,8 +52,8 @@ def choose(
             raise
         log.debug(f"no systemd: {error.message}")  # an id that is too long for a unit
         return None
-    mount = choice.find_mount()
-    if not required and not (mount and choice.own_path()):
+    mount = here.find_mount()
+    if not required and not (mount and here.own_path()):
         return None  # a cgroup that cannot be seen is better than none only for who asks for it
     try:
         link = systemd_bus.link(addresses)
@@ -94,7 +94,7 @@ def _manager_cgroup(link: Link) -> str:
 
 def _require_controllers(mount: str, path: str, wants_limits: tuple[tuple[str, str], ...]) -> None:
     """By the files, for on the bus systemd reports limits that no file has."""
-    wanted = choice.wanted_controllers(wants_limits)
+    wanted = limits.wanted_controllers(wants_limits)
     have: tuple[str, ...] = ()
     place = f"cgroup {mount}{path}" if mount else "cgroup v2, which is not mounted here,"
     try:

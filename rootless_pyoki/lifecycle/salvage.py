@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless_pyoki import log
-from rootless_pyoki.cgroups import choice, manager
+from rootless_pyoki.cgroups import here, manager
 from rootless_pyoki.cgroups.manager import Cgroup
 from rootless_pyoki.errors import PyokiError, SyscallError
 from rootless_pyoki.kernel import constants as c
@@ -116,7 +116,7 @@ def _cgroup(raw: bytes, id: str, pids: set[int]) -> str:
     for pid in pids:
         for line in procfs.read(pid, "cgroup").decode("utf-8", "surrogateescape").splitlines():
             if line.startswith("0::/") and id in line.rpartition("/")[2]:
-                return f"{choice.find_mount()}{line[3:]}"
+                return f"{here.find_mount()}{line[3:]}"
     return ""
 
 

@@ -45,7 +45,7 @@ def test_it_is_switched_off(files: dict[str, list[str]]) -> None:
     files["/proc/cgroups"] = KNOWN
     why, hint = advice.on("memory")
     assert why == "the memory controller is switched off" and "cgroup_enable=memory" in hint
-    assert advice.on("cpu") == ("", limits.DELEGATION_HINT)
+    assert advice.on("cpu") == ("", advice.DELEGATION_HINT)
 
 
 def test_systemd_does_not_hand_it_on(files: dict[str, list[str]]) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import _cffi_backend
 import pytest
 
-from rootless_pyoki.cgroups import choice, manager, systemd_bus
+from rootless_pyoki.cgroups import here, manager, systemd_bus
 from rootless_pyoki.errors import HostError, SpecError, StateError, UnsupportedError
 from tests.support import needs
 
-REAL_ADDRESSES = choice.bus_addresses
+REAL_ADDRESSES = here.bus_addresses
 LIMIT = (("memory.max", "/linux/resources/memory/limit"),)
 
 
@@ -41,7 +41,7 @@ def choose(
 def no_systemd(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is done where no systemd answers, which a test may have changed."""
     systemd_bus.close()
-    monkeypatch.setattr(choice, "bus_addresses", list)
+    monkeypatch.setattr(here, "bus_addresses", list)
     yield
     systemd_bus.close()
 
@@ -56,7 +56,7 @@ def delegated() -> Path:
 
 def test_disabled_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """`disabled` does not even look for cgroups."""
-    monkeypatch.setattr(choice, "find_mount", lambda: pytest.fail("looked for cgroups"))
+    monkeypatch.setattr(here, "find_mount", lambda: pytest.fail("looked for cgroups"))
     chosen = choose("disabled", cgroups_path="/x")
     assert (chosen.manager, chosen.path) == ("disabled", "")
 
@@ -173,7 +173,7 @@ def test_systemd_that_does_not_answer(
     how: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Asked for, it is an error that says which addresses were tried, and what to do."""
-    monkeypatch.setattr(choice, "bus_addresses", lambda: [f"unix:path={tmp_path}/bus"])
+    monkeypatch.setattr(here, "bus_addresses", lambda: [f"unix:path={tmp_path}/bus"])
     with pytest.raises(HostError, match="no systemd manager answers") as caught:
         choose(**how)
     assert str(tmp_path) in caught.value.message
@@ -182,7 +182,7 @@ def test_systemd_that_does_not_answer(
 
 def test_auto_without_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A socket that nobody listens on is as good as none: the cgroup is made as without."""
-    monkeypatch.setattr(choice, "bus_addresses", lambda: [f"unix:path={tmp_path}/bus"])
+    monkeypatch.setattr(here, "bus_addresses", lambda: [f"unix:path={tmp_path}/bus"])
     assert choose().manager != "systemd"
 
 
@@ -190,7 +190,7 @@ def test_auto_without_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_auto_looks_for_systemd(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a path, and with one of systemd's form; the path of a directory is for cgroupfs."""
     asked: list[str] = []
-    monkeypatch.setattr(choice, "bus_addresses", lambda: asked.append(path) or [])
+    monkeypatch.setattr(here, "bus_addresses", lambda: asked.append(path) or [])
     choose(cgroups_path=path)
     assert asked == [path]
     choose("cgroupfs", cgroups_path=path)
@@ -205,8 +205,8 @@ class TestAddresses:
     def bare(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         for name in ("DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(choice, "is_real_root", lambda: False)
-        monkeypatch.setattr(choice, "bus_addresses", REAL_ADDRESSES)
+        monkeypatch.setattr(here, "is_real_root", lambda: False)
+        monkeypatch.setattr(here, "bus_addresses", REAL_ADDRESSES)
 
     def test_the_environment_first(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """What DBUS_SESSION_BUS_ADDRESS says, then the runtime directory, then systemd itself."""
@@ -215,7 +215,7 @@ class TestAddresses:
         (tmp_path / "bus").touch()
         monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:abstract=x")
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-        assert choice.bus_addresses() == [
+        assert here.bus_addresses() == [
             "unix:abstract=x",
             f"unix:path={tmp_path}/bus",
             f"unix:path={tmp_path}/systemd/private",
@@ -224,16 +224,16 @@ class TestAddresses:
     def test_nothing_there(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """An empty runtime directory, and none of ours in /run/user, is no sign of systemd."""
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-        monkeypatch.setattr(choice, "_outer_uid", lambda: 2**31)
-        assert choice.bus_addresses() == []
+        monkeypatch.setattr(here, "_outer_uid", lambda: 2**31)
+        assert here.bus_addresses() == []
 
     def test_somebody_elses(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """A socket of another user is not looked at further."""
         (tmp_path / "bus").touch()
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-        monkeypatch.setattr(choice, "_outer_uid", lambda: 2**31)
-        monkeypatch.setattr(choice.syscalls, "geteuid", lambda: 2**31)
-        assert choice.bus_addresses() == []
+        monkeypatch.setattr(here, "_outer_uid", lambda: 2**31)
+        monkeypatch.setattr(here.syscalls, "geteuid", lambda: 2**31)
+        assert here.bus_addresses() == []
 
     def test_escapes(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """What an address gives a meaning to is escaped, as the specification has it."""
@@ -241,9 +241,7 @@ class TestAddresses:
         place.mkdir()
         (place / "bus").touch()
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
-        assert choice.bus_addresses() == [
-            f"unix:path={tmp_path}/a%3bb%2cc%3d%25%c3%a9%20d-e_f.g/bus"
-        ]
+        assert here.bus_addresses() == [f"unix:path={tmp_path}/a%3bb%2cc%3d%25%c3%a9%20d-e_f.g/bus"]
 
 
 def test_nothing_happens_without_a_cgroup() -> None:

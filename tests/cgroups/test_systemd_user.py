@@ -36,7 +36,7 @@ def bus(tmp_path: Path) -> Iterator[str]:
 def fake(bus: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     """fake(Method=function, ...): a manager, which is also the only one to be found."""
     made: list[Systemd] = []
-    monkeypatch.setattr(systemd_bus.choice, "bus_addresses", list)
+    monkeypatch.setattr(systemd_bus.here, "bus_addresses", list)
 
     def make(**answers: Any) -> Systemd:
         made.append(Systemd(bus, **answers))
@@ -208,7 +208,7 @@ def test_a_bus_that_hangs(
 
 def test_a_connection_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bus goes away while we wait."""
-    monkeypatch.setattr(systemd_bus.choice, "bus_addresses", list)
+    monkeypatch.setattr(systemd_bus.here, "bus_addresses", list)
     with buses.dbus_daemon(tmp_path) as address:
         manager = Systemd(address, StartTransientUnit=lambda *a: None)
         made = start(address)
