@@ -63,6 +63,8 @@ def test_too_little_to_become_the_program(
     """What waits has enough, but the program cannot replace it: start tells the same."""
     managed.create(identifier, limited(make_bundle("true"), 512 * KIB).path).ok()
     path = cgroup(managed, identifier)
+    for value in ("0", "max"):  # what is charged ahead is given back: no more than is used is left
+        (path / "memory.high").write_text(value)
     (path / "memory.max").write_text((path / "memory.current").read_text())
     result = managed.start(identifier)
     assert result.code == 1
