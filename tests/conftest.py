@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,3 +117,13 @@ def leak_check(state_root: Path) -> Iterator[None]:
     """Nothing may be left when the test ends. Ask for it before the runtime that it watches."""
     with leaks.nothing_left([state_root]):
         yield
+
+
+@pytest.fixture
+def memory() -> None:
+    """Memory can be limited: in the bed of tests/vm, or where a subtree with it is delegated."""
+    if "PYOKI_BED" not in os.environ:
+        directory = needs.delegated_cgroup()
+        needs.require(directory, "no cgroup v2 subtree is delegated to this user")
+        assert directory is not None
+        needs.require_controller(directory, "memory")

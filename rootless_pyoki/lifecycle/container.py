@@ -108,9 +108,8 @@ class Container:
         except StateError:
             pidfd = -1
         if self._settled():
-            manager.kill(
-                cgroup
-            )  # SIGKILL reaches what is frozen, too: cgroup-v2.rst, cgroup.freeze
+            # SIGKILL reaches what is frozen, too: cgroup-v2.rst, cgroup.freeze
+            manager.kill(cgroup)
         if pidfd < 0:
             return
         try:

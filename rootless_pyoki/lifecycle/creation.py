@@ -103,7 +103,9 @@ class Creation:
                 self._leave_agent()
             self.own.finish(self.launched.pid)
             main.limit(self.launched, self.plan.process)
-            self.state = replace(self._with_cgroup(), phase="created", notes=self.notes)
+            if self.own.scope:  # known since it was settled, which may be after `_cloned`
+                self.state = self._with_cgroup()
+            self.state = replace(self.state, phase="created", notes=self.notes)
             self.handle.write(self.state)
             pid_file.write(self.request.pid_file, self.launched.pid)
             pid_file.send_pidfd(self.request.pidfd_socket, self.launched.pid)

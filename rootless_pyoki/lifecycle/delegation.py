@@ -48,10 +48,7 @@ def enter_subgroup(cgroup: Cgroup, plan: Plan, pid: int) -> None:
     there: before it gets its cgroup namespace, whose root that will be."""
     path = f"{cgroup.path}/{plan.subgroup}"
     try:
-        tree.create(path, cgroup.mount)
-        cgroupfs.attach(path, pid)
-        for directory in _above(cgroup.path, plan.subgroup):
-            _pass_controllers_on(directory)
+        _enter(cgroup, plan.subgroup, pid)
     except SyscallError as error:
         pointer = join("/annotations", SUBGROUP)
         raise from_oserror(error, f"make cgroup {path}", pointer=pointer) from None
@@ -78,10 +75,7 @@ def delegate(cgroup: Cgroup, plan: Plan, pid: int) -> None:
     below = inner(cgroup, plan)
     path = f"{cgroup.path}/{below}"
     try:
-        tree.create(path, cgroup.mount)
-        cgroupfs.attach(path, pid)
-        for directory in _above(cgroup.path, below):
-            _pass_controllers_on(directory)
+        _enter(cgroup, below, pid)
         _give(path, *_root_of(plan))
     except SyscallError as error:
         hint = "it can be given to ids of the caller's own only" if error.errno == c.EPERM else ""
@@ -89,6 +83,15 @@ def delegate(cgroup: Cgroup, plan: Plan, pid: int) -> None:
     except HostError as error:
         error.pointer = error.pointer or POINTER
         raise
+
+
+def _enter(cgroup: Cgroup, below: str, pid: int) -> None:
+    """Make the cgroup, move the process there, and let it have the controllers."""
+    path = f"{cgroup.path}/{below}"
+    tree.create(path, cgroup.mount)
+    cgroupfs.attach(path, pid)
+    for directory in _above(cgroup.path, below):
+        _pass_controllers_on(directory)
 
 
 def _give(path: str, uid: int, gid: int) -> None:

@@ -16,7 +16,6 @@ import pytest
 from rootless_pyoki.cgroups.stats import UNLIMITED, HugePages, Pressure, Stall, Stats
 from rootless_pyoki.lifecycle import event_stats
 from rootless_pyoki.lifecycle import events as source
-from tests.support import needs
 from tests.support.bundles import Bundle
 from tests.support.runtime import TIMEOUT, Runtime
 
@@ -264,16 +263,6 @@ def test_counters(tmp_path: Path) -> None:
         {"type": "pids_max", "id": "x", "data": {"count": 2}},
     ]
     assert list(plain.changes()) == list(every.changes()) == []
-
-
-@pytest.fixture
-def memory() -> None:
-    """Memory can be limited: in the bed of tests/vm, or where a subtree with it is delegated."""
-    if "PYOKI_BED" not in os.environ:
-        directory = needs.delegated_cgroup()
-        needs.require(directory, "no cgroup v2 subtree is delegated to this user")
-        assert directory is not None
-        needs.require_controller(directory, "memory")
 
 
 def hog(make_bundle: Make, megabytes: int, limit: int) -> Bundle:

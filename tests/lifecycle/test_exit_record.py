@@ -14,7 +14,7 @@ import pytest
 from rootless_pyoki.errors import ChildError, HostError, KilledError
 from rootless_pyoki.lifecycle import exit_record, oom
 from rootless_pyoki.state import container_state
-from tests.support import leaks, needs
+from tests.support import leaks
 from tests.support.bundles import Bundle
 from tests.support.runtime import Runtime, default_command
 
@@ -209,16 +209,6 @@ def test_the_verdict_when_the_cgroup_is_gone(v2: Path) -> None:
                 guard.require(pid)
         else:
             guard.require(pid)
-
-
-@pytest.fixture
-def memory() -> None:
-    """Memory can be limited: in the bed of tests/vm, or where a subtree with it is delegated."""
-    if "PYOKI_BED" not in os.environ:
-        directory = needs.delegated_cgroup()
-        needs.require(directory, "no cgroup v2 subtree is delegated to this user")
-        assert directory is not None
-        needs.require_controller(directory, "memory")
 
 
 def limited(make_bundle: Make, limit: int, *args: str) -> Bundle:

@@ -29,6 +29,11 @@ def writable(bundle: Bundle, *, uid: int = 0, gid: int = 0) -> Path:
     return bundle.write().path
 
 
+def cgroup_of(runtime: Runtime, identifier: str) -> Path:
+    state = json.loads((runtime.root / identifier / "state.json").read_text())
+    return Path(state["cgroupPath"])
+
+
 def started(runtime: Runtime, bundle: Path, identifier: str) -> tuple[str, Path]:
     """(the program's first line, the container's cgroup)."""
     process = runtime.popen(
@@ -37,8 +42,7 @@ def started(runtime: Runtime, bundle: Path, identifier: str) -> tuple[str, Path]
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     process.stdout.close()
-    state = json.loads((runtime.root / identifier / "state.json").read_text())
-    return line, Path(state["cgroupPath"])
+    return line, cgroup_of(runtime, identifier)
 
 
 def test_a_user_with_a_subordinate_id(
@@ -102,7 +106,7 @@ def test_a_mount_that_is_read_only(
     bundle = make_bundle()
     bundle.config["process"]["user"] = {"uid": 7, "gid": 7}
     runtime.create(identifier, bundle.write().path).ok()
-    cgroup = Path(json.loads((runtime.root / identifier / "state.json").read_text())["cgroupPath"])
+    cgroup = cgroup_of(runtime, identifier)
     assert cgroup.stat().st_mode & 0o777 == 0o755 and cgroup.stat().st_gid == os.getgid()
 
 
@@ -119,7 +123,7 @@ def test_a_group_that_is_the_callers(
     runtime.options = ["--log-level", "debug"]
     told = runtime.create(identifier, bundle).ok().err
     assert "the cgroup stays the caller's" in told and "/mounts/" in told
-    cgroup = Path(json.loads((runtime.root / identifier / "state.json").read_text())["cgroupPath"])
+    cgroup = cgroup_of(runtime, identifier)
     assert cgroup.stat().st_mode & 0o777 == 0o755
 
 

@@ -83,13 +83,19 @@ def test_all(manager: Runtime, make_bundle: Make, identifier: str) -> None:
     runtime.wait_status(identifier, "stopped")
 
 
+def in_our_pid_namespace(bundle: Bundle) -> Bundle:
+    """Without a procfs, which takes a pid namespace of its own."""
+    bundle.without_namespace("pid")
+    bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["type"] != "proc"]
+    bundle.linux["maskedPaths"] = bundle.linux["readonlyPaths"] = []
+    return bundle
+
+
 def test_all_with_a_shared_pid_namespace(
     v2: Path, leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str
 ) -> None:
     """Processes that outlive the first one are in its cgroup: kill --all finds them when it is gone."""
-    bundle = make_bundle("sh", "-c", "sleep 1001 & exec true").without_namespace("pid")
-    bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["type"] != "proc"]
-    bundle.linux["maskedPaths"] = bundle.linux["readonlyPaths"] = []
+    bundle = in_our_pid_namespace(make_bundle("sh", "-c", "sleep 1001 & exec true"))
     runtime.run(identifier, bundle.write().path, "--detach").ok()
     runtime.wait_status(identifier, "stopped")
     assert any("sleep 1001" in line for line in leaks.processes())
@@ -106,9 +112,7 @@ def test_delete_of_what_outlived_it(
     v2: Path, leak_check: None, runtime: Runtime, make_bundle: Make, identifier: str
 ) -> None:
     """A stopped container is deleted with all that is left of it, frozen or not."""
-    bundle = make_bundle("sh", "-c", "sleep 1002 & exec sleep 1003").without_namespace("pid")
-    bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["type"] != "proc"]
-    bundle.linux["maskedPaths"] = bundle.linux["readonlyPaths"] = []
+    bundle = in_our_pid_namespace(make_bundle("sh", "-c", "sleep 1002 & exec sleep 1003"))
     runtime.run(identifier, bundle.write().path, "--detach").ok()
     deadline = time.monotonic() + 5
     while not any("sleep 1002" in line for line in leaks.processes()):
